@@ -1,0 +1,86 @@
+"""The command line: parsing only. Sub-commands are imported when they are called."""
+
+import os
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+from equilign.errors import EquilignError
+
+COMMANDS = {
+    "demo": ("equilign.cli.demo", "Align the shipped model and open a page that shows it."),
+    "methods": ("equilign.cli.methods", "Every method: its game, its paper, its maturity."),
+    "report": ("equilign.cli.report", "Write the page of a run again."),
+}
+"""Name -> (module with a click command called `command`, one line of help)."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)  # noqa: S101 - our own table
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The help lines of `COMMANDS`, so that `--help` imports nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="equilign")
+def cli() -> None:
+    """Align language models by playing preference games.
+
+    Start with: equilign demo
+    """
+
+
+def _offline() -> None:
+    # Nothing is fetched and nothing is reported, whatever the libraries' defaults are.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Entry point: 0 done, 2 the user's input is wrong, 1 anything else."""
+    _offline()
+    sys.exit(_exit_code(arguments))
+
+
+def _exit_code(arguments: list[str] | None) -> int:
+    from equilign.text import visible
+
+    try:
+        result = cli.main(arguments, prog_name="equilign", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        click.echo(f"equilign: {visible(error.format_message())}", err=True)
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(f"Try '{error.ctx.command_path} --help'.", err=True)
+        return 2
+    except EquilignError as error:
+        click.echo(f"equilign: {visible(str(error))}", err=True)
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("equilign: interrupted; the same command with --resume goes on.", err=True)
+        return 1
+    except BrokenPipeError:
+        return 1
+    except Exception:  # a bug of ours: show it whole
+        click.echo(traceback.format_exc(), err=True)
+        click.echo("equilign: this is a bug; please report the lines above.", err=True)
+        return 1

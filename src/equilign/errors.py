@@ -1,0 +1,37 @@
+"""Errors a user can cause. Each message says what was wrong, where, what was seen, and the cure."""
+
+
+class EquilignError(Exception):
+    """Base of every error that the user can put right; the command line exits with 2 on it."""
+
+
+class ConfigError(EquilignError, ValueError):
+    """An option is unknown, out of range, or contradicts another one."""
+
+
+class DataError(EquilignError, ValueError):
+    """A data file is unreadable, empty or malformed; names the file and the line."""
+
+
+class ModelError(EquilignError, ValueError):
+    """A model folder cannot be loaded, or lacks what the method needs."""
+
+
+class OracleError(EquilignError, ValueError):
+    """An oracle answered something that is no win probability."""
+
+
+class PolicyError(EquilignError, ValueError):
+    """A policy is not a point on the simplex."""
+
+
+class PreferenceMatrixError(EquilignError, ValueError):
+    """A matrix is not one of win probabilities."""
+
+
+class RunDirectoryError(EquilignError, ValueError):
+    """An output directory holds another run, or cannot be written."""
+
+
+class DiskFullError(EquilignError, OSError):
+    """The disk is full; what had been written is intact."""

@@ -1,0 +1,1 @@
+"""Whole experiments behind the commands: what `cli` calls after parsing."""

@@ -1,0 +1,20 @@
+"""Who judges: ``compare(prompts, a, b) -> win probability``."""
+
+from equilign.oracles.base import (
+    CallableOracle,
+    Oracle,
+    checked_compare,
+    compare_symmetric,
+    score_groups,
+)
+from equilign.oracles.panel import Attribute, Panel
+
+__all__ = [
+    "Attribute",
+    "CallableOracle",
+    "Oracle",
+    "Panel",
+    "checked_compare",
+    "compare_symmetric",
+    "score_groups",
+]

@@ -1,0 +1,21 @@
+"""Who answers, and with which probability."""
+
+from equilign.rollout.generate import SamplingConfig, TransformersSampler, encode_prompt, end_tokens
+from equilign.rollout.scoring import completion_logps, pad_pairs, score_completions
+from equilign.rollout.types import Completion, Group, Message, Prompt, Sampler, prompt_text
+
+__all__ = [
+    "Completion",
+    "Group",
+    "Message",
+    "Prompt",
+    "Sampler",
+    "SamplingConfig",
+    "TransformersSampler",
+    "completion_logps",
+    "encode_prompt",
+    "end_tokens",
+    "pad_pairs",
+    "prompt_text",
+    "score_completions",
+]

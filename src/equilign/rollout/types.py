@@ -1,0 +1,67 @@
+"""What a sampler returns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Message = dict[str, str]
+Prompt = str | list[Message]
+"""Plain text, or chat messages (which the model's chat template then renders)."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled response.
+
+    Attributes:
+        ids: its tokens; the last one is the end-of-sequence token iff `finished`.
+        text: decoded without special tokens.
+        finished: whether the model ended it (False: cut at the length limit).
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prompt with its responses: the players of one small game.
+
+    Attributes:
+        prompt: as in the data set.
+        prompt_ids: as the model saw it.
+        completions: K responses.
+        weights: sampling weight of each response, summing to 1; empty means 1 / K each.
+            Only an enumerating sampler (exact expectations) sets it.
+    """
+
+    prompt: Prompt
+    prompt_ids: tuple[int, ...]
+    completions: tuple[Completion, ...]
+    weights: tuple[float, ...] = field(default=())
+
+    def probabilities(self) -> tuple[float, ...]:
+        """The weights, or 1 / K each."""
+        size = len(self.completions)
+        return self.weights or tuple(1.0 / size for _ in range(size))
+
+
+class Sampler(Protocol):
+    """Who answers."""
+
+    def sample(self, prompts: Sequence[Prompt], num_samples: int, seed: int) -> list[Group]:
+        """``num_samples`` responses to every prompt; the same for the same seed and weights."""
+        ...
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """The prompt as plain text, for oracles and for people.
+
+    A single user message is its content; longer chats are ``role: content`` lines.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1:
+        return prompt[0]["content"]
+    return "\n".join(f"{m['role']}: {m['content']}" for m in prompt)

@@ -1,0 +1,1 @@
+"""Ready-made prompts and oracles."""

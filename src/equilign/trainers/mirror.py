@@ -1,0 +1,220 @@
+"""The language-model interpreter of mirror rules.
+
+The exact interpreter (`equilign.play.exact`) computes ``sum a_k log q_k + eta sum b_m P q_m``
+for every response there is. This one does it for K sampled responses per prompt: anchors are
+log-probabilities under the slots' weights, payoffs are mean win probabilities against samples of
+the slots, and the policy is regressed on the result. It knows slots and stages, and no rule.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from equilign.errors import ConfigError
+from equilign.games import cycle_report
+from equilign.losses import log_normaliser, mirror_regression_loss
+from equilign.oracles import compare_symmetric, score_groups
+from equilign.rollout import Group, completion_logps, prompt_text, score_completions
+from equilign.rules import MirrorRule, Slot, Step
+from equilign.trainers.config import GameConfig
+from equilign.trainers.game_trainer import GameTrainer
+from equilign.trainers.mirror_config import MirrorConfig
+from equilign.trainers.rounds import Row, derive_seed
+
+
+class MirrorTrainer(GameTrainer):
+    """Trains a policy by any single-stage mirror rule.
+
+    Args:
+        model, args, train_dataset, oracle, processing_class, ...: see `GameTrainer`.
+
+    Raises:
+        ConfigError: the rule has more than one stage, or uses the reference with ``beta`` 0.
+    """
+
+    rule: MirrorRule
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - those of GameTrainer
+        rule: MirrorRule | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        if rule is not None:
+            self.rule = rule
+        self.method = self.rule.name
+        super().__init__(*args, **kwargs)
+        if len(self.rule.stages) != 1:
+            raise ConfigError(f"{self.rule.title} has {len(self.rule.stages)} stages; one fits here")
+        self.stage = self.rule.stages[0]
+        self.step = Step(eta=self.mirror_config.eta, beta=self.mirror_config.beta)
+        self.anchors, self.opponents = self.rule.slots(self.step)
+
+    @property
+    def mirror_config(self) -> MirrorConfig:
+        """The options, with their type."""
+        assert isinstance(self.args, MirrorConfig)  # noqa: S101 - for the type checker
+        return self.args
+
+    # -- slots ------------------------------------------------------------------------------
+
+    def start_round(self, index: int) -> None:
+        """previous <- current <- the model; the reference stays the start model."""
+        if index == 0:
+            self.references.take(Slot.REFERENCE)
+            self.references.copy(Slot.REFERENCE, Slot.CURRENT)
+        if Slot.PREVIOUS in self.anchors | self.opponents:
+            self.references.copy(Slot.CURRENT, Slot.PREVIOUS)
+            self.references.take(Slot.CURRENT)
+
+    def _playing(self, slot: Slot) -> AbstractContextManager[None]:
+        # At the start of a round the model itself is the current policy.
+        return nullcontext() if slot == Slot.CURRENT else self.references.playing(slot)
+
+    # -- playing ----------------------------------------------------------------------------
+
+    def play_chunk(self, index: int, number: int, members: list[int]) -> list[Row]:
+        """Sample K responses to each prompt, let them play each other and every opponent slot.
+
+        A row holds ``prompt, prompt_ids, completions, completion_ids, finished, weights``,
+        ``prefs`` (K x K, among the responses), ``logps`` (slot -> K, nats) and ``win_rates``
+        (slot -> K).
+        """
+        prompts = [self.prompts[i] for i in members]
+        groups = self._sample(Slot.CURRENT, prompts, index, number)
+        games = score_groups(
+            self.oracle,
+            [prompt_text(p) for p in prompts],
+            [[c.text for c in g.completions] for g in groups],
+        )
+        rows = [_row(i, g, p) for i, g, p in zip(members, groups, games, strict=True)]
+        for slot in sorted(self.opponents):
+            rates = (
+                [p @ np.array(g.probabilities()) for g, p in zip(groups, games, strict=True)]
+                if slot == Slot.CURRENT
+                else self._win_rates(groups, self._sample(slot, prompts, index, number))
+            )
+            for row, values in zip(rows, rates, strict=True):
+                row["win_rates"][str(slot)] = [float(v) for v in values]
+        for slot in sorted(self.anchors | {Slot.CURRENT, Slot.REFERENCE}):
+            for row, values in zip(rows, self._logps(slot, groups), strict=True):
+                row["logps"][str(slot)] = values
+        return rows
+
+    def _sample(
+        self, slot: Slot, prompts: Sequence[Any], index: int, number: int
+    ) -> list[Group]:
+        seed = derive_seed(self.args.seed, self.method, index, number, str(slot))
+        with self._playing(slot):
+            return self.sampler.sample(prompts, self.config.num_generations, seed)
+
+    def _win_rates(self, groups: list[Group], opponents: list[Group]) -> list[np.ndarray]:
+        """Each response's mean win probability against an opponent's responses."""
+        x, a, b = [], [], []
+        for group, other in zip(groups, opponents, strict=True):
+            for mine in group.completions:
+                for theirs in other.completions:
+                    x.append(prompt_text(group.prompt))
+                    a.append(mine.text)
+                    b.append(theirs.text)
+        verdicts = compare_symmetric(self.oracle, x, a, b)
+        rates, start = [], 0
+        for group, other in zip(groups, opponents, strict=True):
+            shape = (len(group.completions), len(other.completions))
+            block = verdicts[start : start + shape[0] * shape[1]].reshape(shape)
+            rates.append(block @ np.array(other.probabilities()))
+            start += shape[0] * shape[1]
+        return rates
+
+    def _logps(self, slot: Slot, groups: list[Group]) -> list[list[float]]:
+        flat = [(g.prompt_ids, c.ids) for g in groups for c in g.completions]
+        with self._playing(slot):
+            values = score_completions(
+                self.model,
+                [p for p, _ in flat],
+                [c for _, c in flat],
+                pad_id=self.pad_id,
+                temperature=self.config.temperature,
+                batch_size=self.config.generation_batch_size,
+            )
+        result, start = [], 0
+        for group in groups:
+            result.append(values[start : start + len(group.completions)])
+            start += len(group.completions)
+        return result
+
+    @property
+    def pad_id(self) -> int:
+        """A token to pad with; always masked."""
+        tokenizer = self.processing_class
+        pad = tokenizer.pad_token_id if tokenizer is not None else None
+        return 0 if pad is None else int(pad)
+
+    # -- training ---------------------------------------------------------------------------
+
+    def batch_loss(self, model: nn.Module, rows: list[Row]) -> tuple[Tensor, dict[str, float]]:
+        """Weighted mean squared residual of the mirror step over the batch's responses."""
+        size = len(rows[0]["completion_ids"])
+        flat = [(r["prompt_ids"], ids) for r in rows for ids in r["completion_ids"]]
+        logps = completion_logps(
+            model,
+            [p for p, _ in flat],
+            [c for _, c in flat],
+            pad_id=self.pad_id,
+            temperature=self.config.temperature,
+        ).view(len(rows), size)
+        anchor = _combine(self.stage.anchor(self.step), rows, "logps", logps)
+        payoff = _combine(self.stage.payoff(self.step), rows, "win_rates", logps)
+        weights = logps.new_tensor([r["weights"] for r in rows])
+        log_z = log_normaliser(
+            payoff, weights, eta=self.step.eta, kind=self.mirror_config.normaliser
+        )
+        residual = mirror_regression_loss(logps, anchor, payoff, log_z, eta=self.step.eta)
+        loss = (weights * residual).sum(dim=1).mean()
+        moved = (logps.detach() - anchor).abs().mean()
+        return loss, {"abs_log_ratio_to_anchor_nats": float(moved)}
+
+    def round_summary(self, rows: list[Row]) -> dict[str, float]:
+        """KL to the start, length, share ended by the model, and how cyclic the games are."""
+        report = cycle_report([np.array(r["prefs"]) for r in rows])
+        ratio = [
+            float(np.dot(r["weights"], np.subtract(r["logps"]["current"], r["logps"]["reference"])))
+            for r in rows
+        ]
+        return {
+            "kl_to_reference_nats": float(np.mean(ratio)),
+            "completion_tokens": float(np.mean([len(c) for r in rows for c in r["completion_ids"]])),
+            "finished_share": float(np.mean([f for r in rows for f in r["finished"]])),
+            "cyclic_prompts_share": report.with_cycle / report.prompts,
+            "condorcet_winner_share": report.with_condorcet_winner / report.prompts,
+        }
+
+
+def _row(member: int, group: Group, prefs: np.ndarray) -> Row:
+    return {
+        "prompt_index": member,
+        "prompt": group.prompt,
+        "prompt_ids": list(group.prompt_ids),
+        "completions": [c.text for c in group.completions],
+        "completion_ids": [list(c.ids) for c in group.completions],
+        "finished": [c.finished for c in group.completions],
+        "weights": list(group.probabilities()),
+        "prefs": prefs.tolist(),
+        "logps": {},
+        "win_rates": {},
+    }
+
+
+def _combine(weights: Mapping[Slot, float], rows: list[Row], field: str, like: Tensor) -> Tensor:
+    total = torch.zeros_like(like)
+    for slot, weight in weights.items():
+        if weight != 0.0:
+            total = total + weight * like.new_tensor([r[field][str(slot)] for r in rows])
+    return total
+
+
+__all__ = ["GameConfig", "MirrorConfig", "MirrorTrainer"]

@@ -1,0 +1,85 @@
+"""Named reference policies: weights that stand still while the policy moves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from equilign.errors import ModelError
+
+
+class References:
+    """Copies of a model's trainable weights, by name, and a way to let the model play as one.
+
+    Only trainable parameters are copied: with LoRA that is the adapter, with full fine-tuning
+    the whole model. Playing as a reference swaps the copies in, so the very same module, code
+    path and precision compute both policies; in particular the reference of a LoRA run is never
+    the adapted model by accident.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._weights: dict[str, dict[str, Tensor]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._weights
+
+    def names(self) -> list[str]:
+        """Names of the references held, sorted."""
+        return sorted(self._weights)
+
+    def _trainable(self) -> dict[str, nn.Parameter]:
+        return {n: p for n, p in self._model.named_parameters() if p.requires_grad}
+
+    def take(self, name: str) -> None:
+        """``name`` <- the model's present weights."""
+        self._weights[name] = {n: p.detach().clone() for n, p in self._trainable().items()}
+
+    def copy(self, source: str, target: str) -> None:
+        """``target`` <- ``source``; the weights are shared, as references never change in place."""
+        self._weights[target] = self._weights[source]
+
+    @contextmanager
+    def playing(self, name: str) -> Iterator[None]:
+        """Within, the model has the weights of ``name``; afterwards exactly its own again."""
+        own = {n: p.data for n, p in self._trainable().items()}
+        try:
+            for n, p in self._trainable().items():
+                p.data = self._weights[name][n]
+            yield
+        finally:
+            for n, p in self._trainable().items():
+                p.data = own[n]
+
+    def save(self, folder: Path) -> None:
+        """Write every reference into ``folder``, one safetensors file each."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, weights in self._weights.items():
+            # Tied or shared storage would be refused: each tensor is written on its own.
+            plain = {n: w.detach().clone().contiguous().cpu() for n, w in weights.items()}
+            save_file(plain, folder / f"{name}.safetensors")
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote.
+
+        Raises:
+            ModelError: a file does not fit the model's trainable weights.
+        """
+        expected = {n: p.shape for n, p in self._trainable().items()}
+        self._weights = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            weights = load_file(path)
+            if {n: w.shape for n, w in weights.items()} != expected:
+                raise ModelError(f"{path} holds the weights of another model than the policy")
+            devices = {n: p.device for n, p in self._trainable().items()}
+            self._weights[path.stem] = {n: w.to(devices[n]) for n, w in weights.items()}
+
+    def equal(self, name: str, weights: dict[str, Tensor]) -> bool:
+        """Whether ``name`` has exactly these weights."""
+        held = self._weights[name]
+        return held.keys() == weights.keys() and all(
+            torch.equal(w, weights[n]) for n, w in held.items()
+        )

@@ -1,0 +1,98 @@
+"""A language model so small that every response can be listed: vocabulary {end, a, b}, length 2.
+
+The end token doubles as padding token, the commonest trap of response masks.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from equilign.rollout import Completion, Group, score_completions
+from equilign.rollout.generate import cut_at_end
+
+END, A, B = 0, 1, 2
+RESPONSES = ((END,), *itertools.product((A, B), (END, A, B)))
+TEXTS = tuple(" ".join("eab"[t] for t in ids) for ids in RESPONSES)
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    raw = Tokenizer(models.WordLevel({"e": END, "a": A, "b": B}, unk_token="b"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="e", pad_token="e")
+
+
+def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float64, spread: float = 1.0):
+    """Random two-layer Llama over three tokens; `spread` scales its logits."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=3,
+        hidden_size=24,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=16,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=END,
+        pad_token_id=END,
+    )
+    model = LlamaForCausalLM(config).to(dtype)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(spread * 20)
+        model.model.embed_tokens.weight.mul_(20)
+    return model
+
+
+def exact_logps(model, prompt_ids: Sequence[int]) -> np.ndarray:
+    """Log-probability of every response in `RESPONSES`, nats, in the library's way."""
+    return np.array(
+        score_completions(model, [tuple(prompt_ids)] * len(RESPONSES), RESPONSES, pad_id=END)
+    )
+
+
+@dataclass
+class EnumeratingSampler:
+    """All responses with their exact probabilities: sampling without noise."""
+
+    model: torch.nn.Module
+    tokenizer: PreTrainedTokenizerFast
+
+    def sample(self, prompts, num_samples, seed):
+        groups = []
+        for prompt in prompts:
+            ids = tuple(self.tokenizer(prompt)["input_ids"])
+            weights = np.exp(exact_logps(self.model, ids))
+            answers = tuple(
+                Completion(r, t, cut_at_end(r, frozenset({END}))[1])
+                for r, t in zip(RESPONSES, TEXTS, strict=True)
+            )
+            groups.append(Group(prompt, ids, answers, tuple(weights / weights.sum())))
+        return groups
+
+
+@dataclass
+class MatrixOracle:
+    """Win probabilities by table, one matrix over `TEXTS` per prompt."""
+
+    games: dict[str, np.ndarray]
+
+    def compare(self, prompts, a, b):
+        return np.array(
+            [
+                self.games[x][TEXTS.index(left), TEXTS.index(right)]
+                for x, left, right in zip(prompts, a, b, strict=True)
+            ]
+        )
+
+
+def random_prefs(seed: int, size: int = len(RESPONSES)) -> np.ndarray:
+    """A generic game: entries uniform, `P + P.T == 1`."""
+    draws = np.random.default_rng(seed).uniform(0.05, 0.95, (size, size))
+    upper = np.triu(draws, 1)
+    return upper + np.tril(1.0 - upper.T, -1) + 0.5 * np.eye(size)
