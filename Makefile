@@ -46,7 +46,7 @@ fix: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
 
 docs: $(VENV)/.dev
-	$(VENV)/bin/mkdocs build --strict -q
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict -q
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/round_bench.py

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
+from transformers.utils import logging as transformers_logging
 
 from equilign.errors import ConfigError, DataError
 from equilign.evaluation.callback import Evaluation, WinRateCallback, mean_tokens, results
@@ -146,6 +147,7 @@ def run_demo(
         EquilignError: something the user can put right; see the types in `equilign.errors`.
     """
     began = time.perf_counter()
+    transformers_logging.disable_progress_bar()
     align, held_out = demo_prompts(config)
     start, tokenizer = load_model(config.model), load_tokenizer(config.model)
     if not tokenizer.chat_template:
@@ -247,6 +249,7 @@ def _train(stage: Stage, method: Method) -> float:
         callbacks=[_callback(stage, method.name)],
         progress=stage.progress,
     )
+    trainer.remove_callback(PrinterCallback)  # prints to stdout, which belongs to the result
     trainer.train(resume_from_checkpoint=True)
     target = stage.folder / "models" / method.name
     aside = target.with_name(f".{method.name}.partial")
