@@ -45,10 +45,10 @@ def chat_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def prompts_file(tmp_path_factory) -> Path:
-    """Twelve restaurant prompts."""
+    """Forty-eight restaurant prompts."""
     from equilign.tasks.prompts import restaurant_prompts
 
     path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    rows = restaurant_prompts("align")[:12]
+    rows = restaurant_prompts("align")[:48]
     path.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in rows))
     return path

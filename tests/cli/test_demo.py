@@ -13,6 +13,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from equilign.files import read_jsonl
 from equilign.models import load_model, load_tokenizer
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -51,8 +52,8 @@ def test_json_on_stdout_and_nothing_else(finished):
     for r in rounds:
         assert 0.0 <= r["low"] <= r["win_rate"] <= r["high"] <= 1.0
         assert r["kl_nats"] == pytest.approx(r["kl_nats"])
-        assert r["cycles"]["prompts"] == 4
-    assert summary["prompts"] == {"train": 8, "evaluation": 4}
+        assert r["cycles"]["prompts"] == 16
+    assert summary["prompts"] == {"train": 32, "evaluation": 16}
     assert "round 2 of 2" in result.stderr
 
 
@@ -63,13 +64,13 @@ def test_run_directory_is_as_promised(finished):
     assert config["rounds"] == 2
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["packages"]["torch"]
-    rows = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = read_jsonl(folder / "metrics.jsonl")
     assert {r["kind"] for r in rows} == {"round", "step"}
     assert sorted(p.name for p in (folder / "rounds").iterdir()) == [
         "sppo-001.jsonl", "sppo-002.jsonl",
     ]
-    played = [json.loads(x) for x in (folder / "rounds" / "sppo-001.jsonl").open()]
-    assert len(played) == 4
+    played = read_jsonl(folder / "rounds" / "sppo-001.jsonl")
+    assert len(played) == 16
     assert len(played[0]["completions"]) == 5
     assert len(list((folder / "checkpoints" / "sppo").glob("checkpoint-*"))) == 2
     page = (folder / "report.html").read_text()
@@ -93,7 +94,7 @@ def test_summary_numbers_follow_from_the_files(finished):
     panel = restaurant_panel()
 
     def answers(name):
-        return [json.loads(x) for x in (folder / "evaluation" / f"{name}.answers.jsonl").open()]
+        return read_jsonl(folder / "evaluation" / f"{name}.answers.jsonl")
 
     means = []
     for new, old in zip(answers("sppo-002"), answers("start"), strict=True):
@@ -136,7 +137,7 @@ MOMENTS = {
     "training of round 1": lambda f: (f / "rounds" / "sppo-001.jsonl").exists()
     and _lines(f / "metrics.jsonl") >= 1,
     "writing a checkpoint": lambda f: (f / "checkpoints" / "sppo" / ".partial").exists(),
-    "round 2": lambda f: (f / "checkpoints" / "sppo" / "checkpoint-1").exists(),
+    "round 2": lambda f: (f / "checkpoints" / "sppo" / "checkpoint-2").exists(),
     "saving the model": lambda f: (f / "models").exists(),
 }
 
