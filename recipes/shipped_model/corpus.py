@@ -45,6 +45,7 @@ class Restaurants:
     clean: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, attributes: str, sentence: str) -> None:
+        """File one human sentence."""
         found = coverage(parse_attributes(attributes), sentence)
         self.sentences.setdefault(attributes, []).append(sentence)
         if not found.missing and not found.invented:
@@ -96,7 +97,7 @@ def load_stories() -> tuple[list[str], list[str]]:
 
 
 def invented_names(stories: list[str], rng: random.Random, count: int = 600) -> list[str]:
-    """Place names made of capitalised words of the stories, so that names are copied, not recalled."""
+    """Place names made of words of the stories, so that names are copied, not recalled."""
     words = sorted(set(re.findall(r"(?<=[a-z,] )[A-Z][a-z]{3,9}\b", " ".join(stories[::5]))))
     names = []
     for _ in range(count):

@@ -54,9 +54,7 @@ def perplexity(chat: Model, pairs: list[tuple[list[dict[str, str]], str]]) -> Pe
     """Of answers given their prompts."""
     prompts = [encode_prompt(chat.tokenizer, p) for p, _ in pairs]
     end = chat.tokenizer.eos_token_id
-    answers = [
-        (*chat.tokenizer(a, add_special_tokens=False)["input_ids"], end) for _, a in pairs
-    ]
+    answers = [(*chat.tokenizer(a, add_special_tokens=False)["input_ids"], end) for _, a in pairs]
     logps = score_completions(chat.model, prompts, answers, pad_id=0)
     tokens, size = sum(map(len, answers)), sum(len(a.encode()) for _, a in pairs)
     return Perplexity(math.exp(-sum(logps) / tokens), -sum(logps) / math.log(2) / size, tokens)
@@ -167,19 +165,27 @@ def measure(folder: str) -> dict:
 
 def card(found: dict) -> str:
     """The model card: the template with the measured numbers and samples filled in."""
-    shown = [f"- `{m}`\n  {t}" for m, t in
-             list(zip(found["inputs"], found["slots"]["texts"], strict=True))[:7]]
+    shown = [
+        f"- `{m}`\n  {t}"
+        for m, t in list(zip(found["inputs"], found["slots"]["texts"], strict=True))[:7]
+    ]
     tales = [f"- {a} ...\n  **...** {' '.join(b.split())}" for a, b in found["continuations"]]
     s, r, t = found["slots"], found["restaurants"], found["stories"]
     return CARD.read_text(encoding="utf-8").format(
         parameters=f"{found['parameters'] / 1e6:.2f}",
         slot_accuracy=f"{s['slot_accuracy']:.4f}",
-        slot_low=f"{s['low']:.4f}", slot_high=f"{s['high']:.4f}", values=s["values"],
-        complete=f"{100 * s['complete_share']:.1f}", invented=f"{100 * s['invented_share']:.1f}",
-        before=f"{found['improve']['before']:.3f}", after=f"{found['improve']['after']:.3f}",
-        e2e_ppl=f"{r['per_token']:.2f}", e2e_bits=f"{r['bits_per_byte']:.3f}",
+        slot_low=f"{s['low']:.4f}",
+        slot_high=f"{s['high']:.4f}",
+        values=s["values"],
+        complete=f"{100 * s['complete_share']:.1f}",
+        invented=f"{100 * s['invented_share']:.1f}",
+        before=f"{found['improve']['before']:.3f}",
+        after=f"{found['improve']['after']:.3f}",
+        e2e_ppl=f"{r['per_token']:.2f}",
+        e2e_bits=f"{r['bits_per_byte']:.3f}",
         e2e_tokens=r["tokens"],
-        story_ppl=f"{t['per_token']:.2f}", story_bits=f"{t['bits_per_byte']:.3f}",
+        story_ppl=f"{t['per_token']:.2f}",
+        story_bits=f"{t['bits_per_byte']:.3f}",
         story_tokens=t["tokens"],
         samples="\n".join([*shown, *tales]),
     )

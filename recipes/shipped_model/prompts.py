@@ -13,7 +13,11 @@ import corpus
 
 EVALUATE = 128
 TARGET = (
-    Path(__file__).resolve().parents[2] / "src" / "equilign" / "assets" / "prompts"
+    Path(__file__).resolve().parents[2]
+    / "src"
+    / "equilign"
+    / "assets"
+    / "prompts"
     / "restaurants.jsonl"
 )
 

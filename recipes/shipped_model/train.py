@@ -80,9 +80,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, talk: corpus.Conversation) -> tup
     """Token ids and labels (-100 where the loss does not count)."""
 
     def ids_of(messages: list, prompt: bool) -> list[int]:
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=prompt
-        )
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
     ids = ids_of(talk.messages, False)
@@ -100,8 +98,10 @@ def collate(rows: list[tuple[list, list]], device: str) -> dict[str, torch.Tenso
         ids[i, : len(row)] = torch.tensor(row)
         labels[i, : len(label)] = torch.tensor(label)
         mask[i, : len(row)] = 1
-    return {k: v.to(device) for k, v in
-            {"input_ids": ids, "attention_mask": mask, "labels": labels}.items()}
+    return {
+        k: v.to(device)
+        for k, v in {"input_ids": ids, "attention_mask": mask, "labels": labels}.items()
+    }
 
 
 class Batches:
@@ -112,27 +112,38 @@ class Batches:
         self.restaurants, _ = corpus.load_restaurants()
         self.stories, _ = corpus.load_stories()
         self.inputs = sorted(self.restaurants.clean)
-        real = sorted({v for mr in self.inputs for k, v in corpus.parse_attributes(mr).items()
-                       if k in ("name", "near")})
+        real = sorted(
+            {
+                v
+                for mr in self.inputs
+                for k, v in corpus.parse_attributes(mr).items()
+                if k in ("name", "near")
+            }
+        )
         made = corpus.invented_names(self.stories, random.Random(args.seed))
         self.names = real * 8 + made
         self.weights = [len(s) for s in self.stories]
 
     def __call__(self, step: int) -> list[dict[str, torch.Tensor]]:
+        """The two batches of a step."""
         rng = random.Random(f"{self.args.seed}-{step}")
         late = step >= self.args.steps * LATE
         many, few = (24, 3) if late else (16, 5)
         talks = [
             corpus.restaurant_conversation(
-                self.restaurants, rng.choice(self.inputs), self.names, rng)
+                self.restaurants, rng.choice(self.inputs), self.names, rng
+            )
             for _ in range(many)
         ]
         tales = [
             corpus.story_conversation(rng.choices(self.stories, self.weights)[0], rng)
             for _ in range(few)
         ]
-        return [collate([encode(self.tokenizer, t) for t in part], self.args.device)
-                for part in (talks, tales) if part]
+        return [
+            collate([encode(self.tokenizer, t) for t in part], self.args.device)
+            for part in (talks, tales)
+            if part
+        ]
 
 
 def train(args: argparse.Namespace) -> None:
@@ -150,7 +161,10 @@ def train(args: argparse.Namespace) -> None:
     other = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW(
         [{"params": decay, "weight_decay": 0.1}, {"params": other, "weight_decay": 0.0}],
-        lr=args.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True,
+        lr=args.learning_rate,
+        betas=(0.9, 0.95),
+        eps=1e-8,
+        fused=True,
     )
     state_file = out / "state.pt"
     step, before = 0, 0.0
@@ -180,12 +194,27 @@ def train(args: argparse.Namespace) -> None:
         step += 1
         if step % 50 == 0:
             mean = [sum(x) / len(losses) for x in zip(*losses, strict=True)]
-            print(json.dumps({"step": step, "minutes": round((time.time() - started) / 60, 2),
-                              "loss": [round(m, 4) for m in mean]}), flush=True)
+            print(
+                json.dumps(
+                    {
+                        "step": step,
+                        "minutes": round((time.time() - started) / 60, 2),
+                        "loss": [round(m, 4) for m in mean],
+                    }
+                ),
+                flush=True,
+            )
             losses = []
         if step % 500 == 0:
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                        "step": step, "seconds": time.time() - started}, state_file)
+            torch.save(
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                    "seconds": time.time() - started,
+                },
+                state_file,
+            )
             save(model, tokenizer, out / "model")
     save(model, tokenizer, out / "model")
     print(json.dumps({"steps": step, "done": True}))

@@ -52,12 +52,11 @@ class RunDirectory:
         held = self._held_config()
         if held is not None:
             self._check_same(held, config, resume)
-        elif self.path.exists() and any(self.path.iterdir()):
-            if not (resume and self._only_ours()):
-                raise RunDirectoryError(
-                    f"{self.path} is not empty and holds no run of equilign; "
-                    "choose another --output-dir"
-                )
+        elif self.path.exists() and any(self.path.iterdir()) and not self._only_ours():
+            raise RunDirectoryError(
+                f"{self.path} is not empty and holds no run of equilign; "
+                "choose another --output-dir"
+            )
         self._prepare(need_mb)
         if held is None:
             write_json(self.path / "environment.json", environment())
@@ -88,7 +87,9 @@ class RunDirectory:
             cure = "Add --resume to go on with it, or choose another --output-dir."
             raise RunDirectoryError(f"{self.path} already holds a run. {cure}")
         if other:
-            difference = "; ".join(f"{k}: {held.get(k)!r} there, {config.get(k)!r} now" for k in other)
+            difference = "; ".join(
+                f"{k}: {held.get(k)!r} there, {config.get(k)!r} now" for k in other
+            )
             raise RunDirectoryError(
                 f"{self.path} holds a run with other options ({difference}). "
                 "Give the same options to resume it, or choose another --output-dir."

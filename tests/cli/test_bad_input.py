@@ -96,9 +96,7 @@ def test_folder_that_is_no_model(capsys, tmp_path):
 def test_output_directory_with_other_files(capsys, tmp_path, chat_model):
     (tmp_path / "thesis.tex").write_text("years of work")
     for extra in ([], ["--resume"]):
-        code, err = outcome(
-            capsys, "demo", "--model", chat_model, "--output-dir", tmp_path, *extra
-        )
+        code, err = outcome(capsys, "demo", "--model", chat_model, "--output-dir", tmp_path, *extra)
         assert code == 2
         assert "is not empty and holds no run of equilign" in err
     assert (tmp_path / "thesis.tex").read_text() == "years of work"

@@ -25,8 +25,13 @@ def command(*arguments):
 
 def equilign(*arguments, **options):
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, env=ENVIRONMENT, timeout=300,
-        check=False, **options,
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=300,
+        check=False,
+        **options,
     )
 
 
@@ -67,7 +72,8 @@ def test_run_directory_is_as_promised(finished):
     rows = read_jsonl(folder / "metrics.jsonl")
     assert {r["kind"] for r in rows} == {"round", "step"}
     assert sorted(p.name for p in (folder / "rounds").iterdir()) == [
-        "sppo-001.jsonl", "sppo-002.jsonl",
+        "sppo-001.jsonl",
+        "sppo-002.jsonl",
     ]
     played = read_jsonl(folder / "rounds" / "sppo-001.jsonl")
     assert len(played) == 16
@@ -101,7 +107,8 @@ def test_summary_numbers_follow_from_the_files(finished):
         text = new["prompt"][0]["content"]
         verdicts = [
             float(panel.compare([text], [a], [b])[0])
-            for a in new["completions"] for b in old["completions"]
+            for a in new["completions"]
+            for b in old["completions"]
         ]
         means.append(sum(verdicts) / len(verdicts))
     final = json.loads(result.stdout)["methods"]["sppo"]["final"]
@@ -134,8 +141,9 @@ def _lines(path: Path) -> int:
 MOMENTS = {
     "start answers": lambda f: (f / "config.yaml").exists(),
     "generation of round 1": lambda f: (f / "rounds" / "sppo-001.partial.jsonl").exists(),
-    "training of round 1": lambda f: (f / "rounds" / "sppo-001.jsonl").exists()
-    and _lines(f / "metrics.jsonl") >= 1,
+    "training of round 1": lambda f: (
+        (f / "rounds" / "sppo-001.jsonl").exists() and _lines(f / "metrics.jsonl") >= 1
+    ),
     "writing a checkpoint": lambda f: (f / "checkpoints" / "sppo" / ".partial").exists(),
     "round 2": lambda f: (f / "checkpoints" / "sppo" / "checkpoint-2").exists(),
     "saving the model": lambda f: (f / "models").exists(),
@@ -148,7 +156,9 @@ def test_killed_and_resumed_ends_bit_identical(tmp_path, arguments, finished, mo
     folder = tmp_path / "run"
     process = subprocess.Popen(
         command(*arguments, "--output-dir", folder),
-        env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     limit = time.monotonic() + 200
     while not MOMENTS[moment](folder):
@@ -180,7 +190,11 @@ def test_full_disk_loses_nothing_and_can_be_resumed(tmp_path, arguments, finishe
     )
     result = subprocess.run(
         [sys.executable, "-c", limited, *map(str, arguments), "--output-dir", str(folder)],
-        capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=300,
+        check=False,
     )
     assert result.returncode == 2, result.stderr
     assert "no space left" in result.stderr

@@ -1,7 +1,7 @@
 """Every code block of the documentation runs, page by page, top to bottom.
 
 `python` blocks of a page share one namespace; `bash` blocks run line by line. `equilign demo` runs
-with a tiny random model and twelve prompts in place of the shipped ones: what is tested is that
+with a tiny random model and a few prompts in place of the shipped ones: what is tested is that
 the commands and what follows from their files work, not the result. `text` blocks are not code.
 """
 

@@ -125,8 +125,13 @@ def test_greedy_takes_the_likeliest_token():
 
 @pytest.mark.parametrize(
     ("ids", "kept", "finished"),
-    [((5, 0, 0, 0), (5, 0), True), ((5, 6), (5, 6), False), ((0,), (0,), True), ((), (), False),
-     ((5, 9, 0), (5, 9), True)],
+    [
+        ((5, 0, 0, 0), (5, 0), True),
+        ((5, 6), (5, 6), False),
+        ((0,), (0,), True),
+        ((), (), False),
+        ((5, 9, 0), (5, 9), True),
+    ],
 )
 def test_cut_at_the_first_end_token(ids, kept, finished):
     assert cut_at_end(ids, frozenset({0, 9})) == (kept, finished)
@@ -171,7 +176,12 @@ def test_prompt_text():
 def test_seeded_restores_after_an_error():
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    with pytest.raises(RuntimeError), seeded(3, torch.device("cpu")):
-        torch.rand(3)
-        raise RuntimeError
+
+    def fail():
+        with seeded(3, torch.device("cpu")):
+            torch.rand(3)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert torch.equal(torch.get_rng_state(), state)

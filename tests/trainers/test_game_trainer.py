@@ -23,8 +23,14 @@ from tests.trainers.test_resume import PROMPTS, make, prefer_b, weights
 def gradient_of_first_step(tmp_path, **options):
     """Weights after one plain SGD step, which reveals the gradient."""
     trainer = make(
-        tmp_path, num_rounds=1, optim="sgd", learning_rate=1.0, max_grad_norm=0.0,
-        lr_scheduler_type="constant", warmup_steps=0, **options,
+        tmp_path,
+        num_rounds=1,
+        optim="sgd",
+        learning_rate=1.0,
+        max_grad_norm=0.0,
+        lr_scheduler_type="constant",
+        warmup_steps=0,
+        **options,
     )
     before = weights(trainer)
     trainer.train()
@@ -74,9 +80,7 @@ def test_round_file_is_a_game_among_the_samples(tmp_path):
         off = ~np.eye(3, dtype=bool)
         np.testing.assert_allclose(prefs[off], np.array(expected)[off], atol=1e-9)
         np.testing.assert_allclose(row["win_rates"]["current"], prefs.mean(axis=1))
-        logps = score_completions(
-            start, [row["prompt_ids"]] * 3, row["completion_ids"], pad_id=0
-        )
+        logps = score_completions(start, [row["prompt_ids"]] * 3, row["completion_ids"], pad_id=0)
         np.testing.assert_allclose(row["logps"]["current"], logps, atol=1e-5)
         assert row["logps"]["current"] == row["logps"]["reference"]  # round 1: nothing moved yet
 
@@ -166,11 +170,21 @@ def test_lora_trains_and_resumes(tmp_path):
     def build(folder):
         torch.manual_seed(0)
         base, tokenizer = tiny_model(seed=1, dtype=torch.float32, spread=0.5), tiny_tokenizer()
-        model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"]))
+        model = get_peft_model(
+            base, LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"])
+        )
         args = SPPOConfig(
-            output_dir=str(folder), eta=3.0, num_rounds=2, prompts_per_round=4,
-            num_generations=3, per_device_train_batch_size=2, learning_rate=0.05,
-            optim="adamw_torch", use_cpu=True, disable_tqdm=True, max_completion_length=3,
+            output_dir=str(folder),
+            eta=3.0,
+            num_rounds=2,
+            prompts_per_round=4,
+            num_generations=3,
+            per_device_train_batch_size=2,
+            learning_rate=0.05,
+            optim="adamw_torch",
+            use_cpu=True,
+            disable_tqdm=True,
+            max_completion_length=3,
         )
         return SPPOTrainer(
             model, args, [{"prompt": p} for p in PROMPTS], CallableOracle(prefer_b), tokenizer
@@ -198,8 +212,11 @@ def test_dropout_is_off_and_stays_off_in_training(tmp_path):
         layer.self_attn.attention_dropout = 0.9
     model.add_module("extra", nn.Dropout(0.5))
     trainer = SPPOTrainer(
-        model, SPPOConfig(output_dir=str(tmp_path), use_cpu=True, num_rounds=1),
-        [{"prompt": p} for p in PROMPTS], CallableOracle(prefer_b), tiny_tokenizer(),
+        model,
+        SPPOConfig(output_dir=str(tmp_path), use_cpu=True, num_rounds=1),
+        [{"prompt": p} for p in PROMPTS],
+        CallableOracle(prefer_b),
+        tiny_tokenizer(),
     )
     trainer.model.train()
     ids = torch.tensor([[1, 2, 1]])
@@ -212,8 +229,11 @@ def test_frozen_model_is_refused(tmp_path):
     model.requires_grad_(False)
     with pytest.raises(ModelError, match="no trainable weights"):
         SPPOTrainer(
-            model, SPPOConfig(output_dir=str(tmp_path), use_cpu=True),
-            [{"prompt": "a"}], CallableOracle(prefer_b), tiny_tokenizer(),
+            model,
+            SPPOConfig(output_dir=str(tmp_path), use_cpu=True),
+            [{"prompt": "a"}],
+            CallableOracle(prefer_b),
+            tiny_tokenizer(),
         )
 
 
@@ -238,10 +258,13 @@ def test_bad_options_name_themselves(tmp_path, options, message):
 
 
 def test_too_few_prompts(tmp_path):
+    make_with = SPPOConfig(output_dir=str(tmp_path), use_cpu=True, num_rounds=3)
     with pytest.raises(ConfigError, match="2 prompts cannot be shared among 3 rounds"):
-        make_with = SPPOConfig(output_dir=str(tmp_path), use_cpu=True, num_rounds=3)
         SPPOTrainer(
-            tiny_model(), make_with, [{"prompt": "a"}] * 2, CallableOracle(prefer_b),
+            tiny_model(),
+            make_with,
+            [{"prompt": "a"}] * 2,
+            CallableOracle(prefer_b),
             tiny_tokenizer(),
         )
 
@@ -285,8 +308,11 @@ def test_learning_rate_starts_again_every_round(tmp_path):
 
 def test_sampler_default_is_the_model_itself(tmp_path):
     trainer = SPPOTrainer(
-        tiny_model(), SPPOConfig(output_dir=str(tmp_path), use_cpu=True, num_rounds=1),
-        [{"prompt": "a"}], CallableOracle(prefer_b), tiny_tokenizer(),
+        tiny_model(),
+        SPPOConfig(output_dir=str(tmp_path), use_cpu=True, num_rounds=1),
+        [{"prompt": "a"}],
+        CallableOracle(prefer_b),
+        tiny_tokenizer(),
     )
     assert isinstance(trainer.sampler, TransformersSampler)
     assert trainer.sampler.model is trainer.model

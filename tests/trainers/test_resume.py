@@ -26,16 +26,31 @@ def make(folder, *, callbacks=(), oracle=None, wrap=lambda s: s, **options):
     torch.manual_seed(0)
     model, tokenizer = tiny_model(seed=1, dtype=torch.float32, spread=0.5), tiny_tokenizer()
     settings = {
-        "eta": 3.0, "num_rounds": 3, "prompts_per_round": 4, "num_generations": 3,
-        "max_completion_length": 3, "per_device_train_batch_size": 2, "chunk_prompts": 2,
-        "learning_rate": 0.01, "optim": "adamw_torch", "logging_steps": 1, "use_cpu": True,
-        "disable_tqdm": True, "seed": 5, **options,
+        "eta": 3.0,
+        "num_rounds": 3,
+        "prompts_per_round": 4,
+        "num_generations": 3,
+        "max_completion_length": 3,
+        "per_device_train_batch_size": 2,
+        "chunk_prompts": 2,
+        "learning_rate": 0.01,
+        "optim": "adamw_torch",
+        "logging_steps": 1,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "seed": 5,
+        **options,
     }
     args = SPPOConfig(output_dir=str(folder), **settings)
     sampler = TransformersSampler(model, tokenizer, SamplingConfig(max_new_tokens=3))
     return SPPOTrainer(
-        model, args, [{"prompt": p} for p in PROMPTS], oracle or CallableOracle(prefer_b),
-        tokenizer, sampler=wrap(sampler), callbacks=list(callbacks),
+        model,
+        args,
+        [{"prompt": p} for p in PROMPTS],
+        oracle or CallableOracle(prefer_b),
+        tokenizer,
+        sampler=wrap(sampler),
+        callbacks=list(callbacks),
     )
 
 
@@ -118,8 +133,17 @@ def die(monkeypatch, where, folder):
 
 
 ACCIDENTS = [
-    ("generation", 0), ("generation", 1), ("generation", 3), ("judging", 1), ("judging", 6),
-    ("step", 1), ("step", 2), ("step", 3), ("step", 6), ("checkpoint", 0), ("checkpoint", 2),
+    ("generation", 0),
+    ("generation", 1),
+    ("generation", 3),
+    ("judging", 1),
+    ("judging", 6),
+    ("step", 1),
+    ("step", 2),
+    ("step", 3),
+    ("step", 6),
+    ("checkpoint", 0),
+    ("checkpoint", 2),
 ]
 
 

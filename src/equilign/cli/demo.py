@@ -20,7 +20,11 @@ def _names(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
 
 @click.command("demo", context_settings={"show_default": True})
 @click.option(
-    "--methods", "methods", multiple=True, default=("sppo",), callback=_names,
+    "--methods",
+    "methods",
+    multiple=True,
+    default=("sppo",),
+    callback=_names,
     help=f"Methods to run, comma-separated or repeated. Available: {', '.join(METHODS)}.",
 )
 @click.argument("more_methods", nargs=-1, metavar="[MORE METHODS]...")
@@ -30,12 +34,14 @@ def _names(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
 @click.option("--seed", type=int, default=0, help="Seed of everything.")
 @click.option("--rounds", type=int, default=3, help="Rounds of sample, compare, train.")
 @click.option(
-    "--output-dir", type=click.Path(path_type=Path), default=Path("equilign-demo"),
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    default=Path("equilign-demo"),
     help="Run directory.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in the output directory.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(
+def command(  # noqa: PLR0913 - one parameter per option
     methods: tuple[str, ...],
     more_methods: tuple[str, ...],
     model: str,
@@ -59,7 +65,11 @@ def command(
     from equilign.experiments.demo import DemoConfig, run_demo  # torch is imported here
 
     config = DemoConfig(
-        methods=chosen, model=model, prompts=prompts, eval_prompts=eval_prompts, seed=seed,
+        methods=chosen,
+        model=model,
+        prompts=prompts,
+        eval_prompts=eval_prompts,
+        seed=seed,
         rounds=rounds,
     )
     with round_progress(rounds) as progress:

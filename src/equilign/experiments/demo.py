@@ -147,7 +147,7 @@ def run_demo(
         EquilignError: something the user can put right; see the types in `equilign.errors`.
     """
     began = time.perf_counter()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     align, held_out = demo_prompts(config)
     start, tokenizer = load_model(config.model), load_tokenizer(config.model)
     if not tokenizer.chat_template:
@@ -197,9 +197,7 @@ def _prepare(
     progress("start model answers", 0, 0, 1)
     answers = evaluation.answers("start", start, tokenizer)
     progress("start model answers", 0, 1, 1)
-    return Stage(
-        config, folder, align, start, tokenizer, panel, evaluation, answers, progress
-    )
+    return Stage(config, folder, align, start, tokenizer, panel, evaluation, answers, progress)
 
 
 def _callback(stage: Stage, name: str) -> WinRateCallback:
@@ -235,7 +233,7 @@ def _train(stage: Stage, method: Method) -> float:
         optim="adamw_torch",
         warmup_steps=0.1,
         lr_scheduler_type="linear",
-        logging_steps=5,
+        logging_steps=1,
         seed=config.seed,
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),

@@ -137,9 +137,7 @@ class TransformersSampler:
         return [groups[i] for i in range(len(prompts))]
 
     @torch.no_grad()
-    def _generate(
-        self, prompts: list[tuple[int, ...]], num_samples: int
-    ) -> list[list[Completion]]:
+    def _generate(self, prompts: list[tuple[int, ...]], num_samples: int) -> list[list[Completion]]:
         ends = end_tokens(self.model, self.tokenizer)
         pad = self.tokenizer.pad_token_id
         pad = min(ends) if pad is None else pad
@@ -150,7 +148,7 @@ class TransformersSampler:
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
         device = self.model.device
-        out = self.model.generate(
+        out = self.model.generate(  # type: ignore[operator]
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
             generation_config=self._generation_config(num_samples, ends, pad),
@@ -159,8 +157,8 @@ class TransformersSampler:
         answers = []
         for row in rows:
             kept, finished = cut_at_end(row, ends)
-            text = self.tokenizer.decode(kept, skip_special_tokens=True)
-            answers.append(Completion(kept, text, finished))
+            text = self.tokenizer.decode(list(kept), skip_special_tokens=True)
+            answers.append(Completion(kept, str(text), finished))
         return [answers[i : i + num_samples] for i in range(0, len(answers), num_samples)]
 
     def _generation_config(
@@ -169,7 +167,7 @@ class TransformersSampler:
         greedy = self.config.temperature == 0.0
         # Everything is said here: a model's own generation defaults (top_k, repetition
         # penalty) would make the sampled policy another one than the scored policy.
-        return GenerationConfig(
+        return GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=self.config.max_new_tokens,
             do_sample=not greedy,
             temperature=None if greedy else self.config.temperature,

@@ -73,7 +73,7 @@ class GameConfig(TrainingArguments):
         self._check_game_options()
         # One round is one epoch of the underlying loop.
         self.num_train_epochs = float(self.num_rounds)
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
 
     def _check_game_options(self) -> None:
         at_least = {

@@ -18,7 +18,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler as IndexSampler
 from torch.utils.data import SequentialSampler
 from transformers import (
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
@@ -27,16 +26,23 @@ from transformers import (
     TrainingArguments,
     get_scheduler,
 )
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, get_last_checkpoint
 
 from equilign.errors import ConfigError, ModelError
 from equilign.files import sync_folder
 from equilign.oracles import Oracle
-from equilign.rollout import Prompt, Sampler, SamplingConfig, TransformersSampler
+from equilign.rollout import Prompt, Sampler, TransformersSampler
 from equilign.trainers.config import GameConfig
 from equilign.trainers.metrics import MetricsFile
 from equilign.trainers.references import References
-from equilign.trainers.rounds import RoundDataset, RoundPlan, Row, play_or_load
+from equilign.trainers.rounds import RoundDataset, Row, play_or_load
+from equilign.trainers.setup import (
+    keep_rows,
+    make_plan,
+    pad_token,
+    remove_dropout,
+    sampling_config,
+)
 
 Progress = Callable[[str, int, int, int], None]
 """``(stage, round, done, total)``; the round counts from 1."""
@@ -93,7 +99,7 @@ class GameTrainer(Trainer):
     # accumulation steps.
     loss_is_scaled_for_ga = False
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the constructor that transformers' users know
         self,
         model: str | nn.Module,
         args: GameConfig,
@@ -112,22 +118,26 @@ class GameTrainer(Trainer):
         if not any(p.requires_grad for p in model.parameters()):
             raise ModelError("the policy has no trainable weights: training would do nothing")
         if args.disable_dropout:
-            _no_dropout(model)
+            remove_dropout(model)
         self.prompts: list[Prompt] = [row["prompt"] for row in train_dataset]
-        self.plan = _plan(len(self.prompts), args)
+        self.plan = make_plan(len(self.prompts), args)
         self.oracle = oracle
         self.references = References(model)
-        self.folder = Path(args.output_dir)
+        self.folder = Path(str(args.output_dir))
+        self.policy: nn.Module = model
+        self.pad_id = pad_token(processing_class)
         self.metrics = MetricsFile(self.folder / "metrics.jsonl", self.method)
         self.sampler = sampler or TransformersSampler(
-            model, processing_class, sampling_config(args)  # type: ignore[arg-type]
+            model,  # type: ignore[arg-type]
+            processing_class,
+            sampling_config(args),
         )
         self._progress = progress or (lambda stage, index, done, total: None)
         self._sums: dict[str, list[float]] = defaultdict(list)
         super().__init__(
-            model=model,  # type: ignore[arg-type]
+            model=model,
             args=args,
-            data_collator=_keep_rows,
+            data_collator=keep_rows,
             train_dataset=RoundDataset(self.plan),
             processing_class=processing_class,
             callbacks=[_RoundStart(self), *(callbacks or [])],
@@ -143,7 +153,7 @@ class GameTrainer(Trainer):
     def batch_loss(self, model: nn.Module, rows: list[Row]) -> tuple[Tensor, dict[str, float]]:
         """Mean loss of a batch of rows, and metrics to log (quantity and unit in the name)."""
 
-    def start_round(self, index: int) -> None:  # noqa: B027 - optional hook
+    def start_round(self, index: int) -> None:
         """Update the references; called once at the true start of round ``index``."""
 
     def round_summary(self, rows: list[Row]) -> dict[str, float]:
@@ -201,14 +211,18 @@ class GameTrainer(Trainer):
     # -- hooks of transformers.Trainer ------------------------------------------------------
 
     def train(
-        self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401 - transformers' own type
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,  # noqa: ANN401 - as in transformers
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """Play and train all rounds.
 
         Args:
             resume_from_checkpoint: True goes on from the newest checkpoint of this output
                 directory, or from the beginning when there is none yet; or a folder.
-            kwargs: as in transformers.
+            trial: as in transformers.
+            ignore_keys_for_eval: as in transformers.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = self.last_checkpoint()
@@ -217,12 +231,15 @@ class GameTrainer(Trainer):
                 str(Path(resume_from_checkpoint) / "trainer_state.json")
             )
             self.metrics.rewind(state.global_step)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
 
     def last_checkpoint(self) -> str | None:
         """The newest whole checkpoint of this run."""
         folder = self._checkpoints()
-        return get_last_checkpoint(str(folder)) if folder.exists() else None
+        if not folder.exists():
+            return None
+        found = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call]
+        return None if found is None else str(found)
 
     def compute_loss(
         self,
@@ -252,7 +269,7 @@ class GameTrainer(Trainer):
         """Not estimated: a row holds no padded batch."""
         return 0
 
-    def _get_train_sampler(self, *args: Any) -> IndexSampler:  # noqa: ANN401
+    def _get_train_sampler(self, *args: Any) -> IndexSampler[int]:  # noqa: ANN401
         # The order within a round is the plan's: a function of seed and round alone.
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
 
@@ -263,12 +280,14 @@ class GameTrainer(Trainer):
         if self.lr_scheduler is None and self.config.reset_optimizer_each_round:
             per_round = num_training_steps // self.config.num_rounds
             optimizer = self.optimizer if optimizer is None else optimizer
+            assert optimizer is not None  # noqa: S101 - transformers makes it first
+            extra = self.args.lr_scheduler_kwargs
             base = get_scheduler(
                 self.args.lr_scheduler_type,
                 optimizer=optimizer,
                 num_warmup_steps=self.args.get_warmup_steps(per_round),
                 num_training_steps=per_round,
-                scheduler_specific_kwargs=self.args.lr_scheduler_kwargs,
+                scheduler_specific_kwargs=extra if isinstance(extra, dict) else None,
             )
             if isinstance(base, LambdaLR):
                 shape = base.lr_lambdas[0]
@@ -316,41 +335,3 @@ class GameTrainer(Trainer):
     ) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.references.load(Path(resume_from_checkpoint) / "references")
-
-
-def sampling_config(args: GameConfig) -> SamplingConfig:
-    """The sampling options of a trainer's configuration."""
-    return SamplingConfig(
-        max_new_tokens=args.max_completion_length,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        batch_size=args.generation_batch_size,
-        max_prompt_tokens=args.max_prompt_length,
-    )
-
-
-def _plan(num_prompts: int, args: GameConfig) -> RoundPlan:
-    if num_prompts == 0:
-        raise ConfigError("train_dataset has no prompts")
-    per_round = args.prompts_per_round or num_prompts // args.num_rounds
-    if per_round == 0:
-        raise ConfigError(
-            f"{num_prompts} prompts cannot be shared among {args.num_rounds} rounds; "
-            "set prompts_per_round, or give more prompts"
-        )
-    return RoundPlan(num_prompts, per_round, args.epochs_per_round, args.seed)
-
-
-def _keep_rows(rows: list[Row]) -> dict[str, list[Row]]:
-    return {"rows": rows}
-
-
-def _no_dropout(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    config = model.config if isinstance(model, PreTrainedModel) else None
-    if config is not None and "attention_dropout" in config.to_dict():
-        for module in model.modules():  # attention reads its own copy of the rate
-            if isinstance(vars(module).get("attention_dropout"), float):
-                module.attention_dropout = 0.0  # type: ignore[assignment]

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from equilign.errors import ConfigError
 from equilign.games import cycle_report
-from equilign.losses import log_normaliser, mirror_regression_loss
+from equilign.losses import Normaliser, log_normaliser, mirror_regression_loss
 from equilign.oracles import compare_symmetric, score_groups
 from equilign.rollout import Group, completion_logps, prompt_text, score_completions
 from equilign.rules import MirrorRule, Slot, Step
-from equilign.trainers.config import GameConfig
 from equilign.trainers.game_trainer import GameTrainer
 from equilign.trainers.mirror_config import MirrorConfig
 from equilign.trainers.rounds import Row, derive_seed
@@ -49,7 +48,9 @@ class MirrorTrainer(GameTrainer):
         self.method = self.rule.name
         super().__init__(*args, **kwargs)
         if len(self.rule.stages) != 1:
-            raise ConfigError(f"{self.rule.title} has {len(self.rule.stages)} stages; one fits here")
+            raise ConfigError(
+                f"{self.rule.title} has {len(self.rule.stages)} stages; one fits here"
+            )
         self.stage = self.rule.stages[0]
         self.step = Step(eta=self.mirror_config.eta, beta=self.mirror_config.beta)
         self.anchors, self.opponents = self.rule.slots(self.step)
@@ -63,7 +64,7 @@ class MirrorTrainer(GameTrainer):
     # -- slots ------------------------------------------------------------------------------
 
     def start_round(self, index: int) -> None:
-        """previous <- current <- the model; the reference stays the start model."""
+        """Previous <- current <- the model; the reference stays the start model."""
         if index == 0:
             self.references.take(Slot.REFERENCE)
             self.references.copy(Slot.REFERENCE, Slot.CURRENT)
@@ -105,9 +106,7 @@ class MirrorTrainer(GameTrainer):
                 row["logps"][str(slot)] = values
         return rows
 
-    def _sample(
-        self, slot: Slot, prompts: Sequence[Any], index: int, number: int
-    ) -> list[Group]:
+    def _sample(self, slot: Slot, prompts: Sequence[Any], index: int, number: int) -> list[Group]:
         seed = derive_seed(self.args.seed, self.method, index, number, str(slot))
         with self._playing(slot):
             return self.sampler.sample(prompts, self.config.num_generations, seed)
@@ -134,7 +133,7 @@ class MirrorTrainer(GameTrainer):
         flat = [(g.prompt_ids, c.ids) for g in groups for c in g.completions]
         with self._playing(slot):
             values = score_completions(
-                self.model,
+                self.policy,
                 [p for p, _ in flat],
                 [c for _, c in flat],
                 pad_id=self.pad_id,
@@ -146,13 +145,6 @@ class MirrorTrainer(GameTrainer):
             result.append(values[start : start + len(group.completions)])
             start += len(group.completions)
         return result
-
-    @property
-    def pad_id(self) -> int:
-        """A token to pad with; always masked."""
-        tokenizer = self.processing_class
-        pad = tokenizer.pad_token_id if tokenizer is not None else None
-        return 0 if pad is None else int(pad)
 
     # -- training ---------------------------------------------------------------------------
 
@@ -171,7 +163,7 @@ class MirrorTrainer(GameTrainer):
         payoff = _combine(self.stage.payoff(self.step), rows, "win_rates", logps)
         weights = logps.new_tensor([r["weights"] for r in rows])
         log_z = log_normaliser(
-            payoff, weights, eta=self.step.eta, kind=self.mirror_config.normaliser
+            payoff, weights, eta=self.step.eta, kind=_normaliser(self.mirror_config.normaliser)
         )
         residual = mirror_regression_loss(logps, anchor, payoff, log_z, eta=self.step.eta)
         loss = (weights * residual).sum(dim=1).mean()
@@ -185,13 +177,18 @@ class MirrorTrainer(GameTrainer):
             float(np.dot(r["weights"], np.subtract(r["logps"]["current"], r["logps"]["reference"])))
             for r in rows
         ]
+        lengths = [len(ids) for r in rows for ids in r["completion_ids"]]
         return {
             "kl_to_reference_nats": float(np.mean(ratio)),
-            "completion_tokens": float(np.mean([len(c) for r in rows for c in r["completion_ids"]])),
+            "completion_tokens": float(np.mean(lengths)),
             "finished_share": float(np.mean([f for r in rows for f in r["finished"]])),
             "cyclic_prompts_share": report.with_cycle / report.prompts,
             "condorcet_winner_share": report.with_condorcet_winner / report.prompts,
         }
+
+
+def _normaliser(name: str) -> Normaliser:
+    return "paper" if name == "paper" else "estimated"
 
 
 def _row(member: int, group: Group, prefs: np.ndarray) -> Row:
@@ -215,6 +212,3 @@ def _combine(weights: Mapping[Slot, float], rows: list[Row], field: str, like: T
         if weight != 0.0:
             total = total + weight * like.new_tensor([r[field][str(slot)] for r in rows])
     return total
-
-
-__all__ = ["GameConfig", "MirrorConfig", "MirrorTrainer"]

@@ -61,7 +61,7 @@ class RoundPlan:
         return result
 
 
-class RoundDataset(Dataset):
+class RoundDataset(Dataset[Row]):
     """The rows of the current round in training order; its length never changes."""
 
     def __init__(self, plan: RoundPlan) -> None:

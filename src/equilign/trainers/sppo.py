@@ -23,6 +23,6 @@ class SPPOConfig(MirrorConfig):
 
 
 class SPPOTrainer(MirrorTrainer):
-    """Self-play preference optimisation, soft K-way win rates, ``reference <- policy`` per round."""
+    """Self-play preference optimisation: soft K-way win rates, anchored at each round's start."""
 
     rule = SPPO
