@@ -7,13 +7,8 @@ import numpy as np
 from ratings import Comparison, bucket
 from scipy.optimize import minimize
 
-from equilign.oracles.text_features import (
-    FAULTS,
-    WordTables,
-    fault_vector,
-    phrase_vector,
-    phrases,
-)
+from equilign.oracles.reward_heads import STYLE_CAP, bounded_style
+from equilign.oracles.text_features import WordTables, fault_vector, phrase_vector, phrases
 
 FOLDS = 5
 LEAST_PAIRS = 20
@@ -77,38 +72,68 @@ def measure(logits: np.ndarray, margins: np.ndarray) -> Measure:
     return Measure(n, int((~decided).sum()), accuracy, low, high, loss)
 
 
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the model sees of n pairs.
+
+    Attributes:
+        faults: faults of b minus faults of a, shape (n, f), so that a weight is a cost.
+        style_a: phrase shares of a, shape (n, p).
+        style_b: phrase shares of b, shape (n, p).
+    """
+
+    faults: np.ndarray
+    style_a: np.ndarray
+    style_b: np.ndarray
+
+    def rows(self, keep: np.ndarray) -> "Features":
+        """The pairs of a mask, shape (n,)."""
+        return Features(self.faults[keep], self.style_a[keep], self.style_b[keep])
+
+    def logits(self, weights: np.ndarray) -> np.ndarray:
+        """``score(a) - score(b)`` for weights of shape (f + p,): faults, then phrases."""
+        costs, worth = np.split(weights, [self.faults.shape[1]])
+        style = bounded_style(self.style_a @ worth) - bounded_style(self.style_b @ worth)
+        return self.faults @ costs + style
+
+
 def objective(
-    weights: np.ndarray, x: np.ndarray, signs: np.ndarray, mean: np.ndarray, ridge: np.ndarray
+    weights: np.ndarray, x: Features, signs: np.ndarray, mean: np.ndarray, ridge: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """Penalised negative log-likelihood of Bradley-Terry, and its gradient.
 
     Args:
-        weights: shape (d,).
-        x: features of a minus features of b, shape (n, d).
+        weights: shape (f + p,).
+        x: the pairs.
         signs: +1 where a was rated above b, -1 where below, shape (n,).
-        mean: prior mean, shape (d,).
-        ridge: prior precision, shape (d,).
+        mean: prior mean, shape (f + p,).
+        ridge: prior precision, shape (f + p,).
     """
-    z = signs * (x @ weights)
+    z = signs * x.logits(weights)
     off = weights - mean
     value = np.logaddexp(0.0, -z).sum() + 0.5 * (ridge * off**2).sum()
-    wrong = np.exp(-np.logaddexp(0.0, z))
-    return float(value), ridge * off - x.T @ (signs * wrong)
+    pull = signs * np.exp(-np.logaddexp(0.0, z))
+    worth = weights[x.faults.shape[1] :]
+    slope_a, slope_b = (
+        pull * (1 - np.tanh(style @ worth / STYLE_CAP) ** 2) for style in (x.style_a, x.style_b)
+    )
+    gain = np.r_[x.faults.T @ pull, x.style_a.T @ slope_a - x.style_b.T @ slope_b]
+    return float(value), ridge * off - gain
 
 
-def fit_weights(x: np.ndarray, signs: np.ndarray, penalty: Penalty, faults: int) -> np.ndarray:
-    """Weights of least `objective`; the first ``faults`` columns are held >= 0.
+def fit_weights(x: Features, signs: np.ndarray, penalty: Penalty) -> np.ndarray:
+    """Weights of least `objective`, shape (f + p,); fault costs are held >= 0.
 
-    Their columns must hold minus the faults, so that a weight is a cost.
+    The bound on style makes the objective slightly non-convex; the search always starts from
+    the prior mean, so that it ends in the same place every time.
     """
-    rest = x.shape[1] - faults
-    mean = np.r_[np.full(faults, penalty.fault_cost), np.zeros(rest)]
-    ridge = np.r_[np.full(faults, penalty.fault_ridge), np.full(rest, penalty.phrase_ridge)]
-    bounds = [(0.0, None)] * faults + [(None, None)] * rest
-    arguments = (x, signs, mean, ridge)
-    options = {"maxiter": 2000, "ftol": 1e-12, "gtol": 1e-7}
+    faults, known = x.faults.shape[1], x.style_a.shape[1]
+    mean = np.r_[np.full(faults, penalty.fault_cost), np.zeros(known)]
+    ridge = np.r_[np.full(faults, penalty.fault_ridge), np.full(known, penalty.phrase_ridge)]
+    bounds = [(0.0, None)] * faults + [(None, None)] * known
+    options = {"maxiter": 2000, "ftol": 1e-9, "gtol": 1e-4}
     return minimize(
-        objective, mean, arguments, "L-BFGS-B", jac=True, bounds=bounds, options=options
+        objective, mean, (x, signs, mean, ridge), "L-BFGS-B", True, bounds=bounds, options=options
     ).x
 
 
@@ -123,22 +148,17 @@ def known_phrases(comparisons: list[Comparison]) -> dict[str, int]:
     return {phrase: place for place, phrase in enumerate(kept)}
 
 
-def fault_differences(comparisons: list[Comparison], tables: WordTables) -> np.ndarray:
-    """Faults of b minus faults of a, shape (n, len(FAULTS))."""
-    rows = [
-        fault_vector(c.prompt, c.b, tables) - fault_vector(c.prompt, c.a, tables)
-        for c in comparisons
-    ]
-    return np.array(rows).reshape(-1, len(FAULTS))
-
-
-def phrase_differences(comparisons: list[Comparison], known: dict[str, int]) -> np.ndarray:
-    """Phrases of a minus phrases of b, shape (n, len(known))."""
-    rows = [
-        phrase_vector(c.prompt, c.a, known) - phrase_vector(c.prompt, c.b, known)
-        for c in comparisons
-    ]
-    return np.array(rows).reshape(-1, len(known))
+def pair_features(
+    comparisons: list[Comparison], tables: WordTables, known: dict[str, int]
+) -> Features:
+    """Features of all pairs."""
+    fault_rows, style_a, style_b = [], [], []
+    for c in comparisons:
+        a, b = fault_vector(c.prompt, c.a, tables), fault_vector(c.prompt, c.b, tables)
+        fault_rows.append(b - a)
+        style_a.append(phrase_vector(c.prompt, c.a, known))
+        style_b.append(phrase_vector(c.prompt, c.b, known))
+    return Features(np.array(fault_rows), np.array(style_a), np.array(style_b))
 
 
 def margins(comparisons: list[Comparison], attribute: str) -> np.ndarray:
@@ -152,20 +172,19 @@ def folds(comparisons: list[Comparison]) -> np.ndarray:
 
 
 def cross_validated(
-    blocks: dict[int, tuple[np.ndarray, int]], fold: np.ndarray, margin: np.ndarray, p: Penalty
+    blocks: dict[int, Features], fold: np.ndarray, margin: np.ndarray, penalty: Penalty
 ) -> np.ndarray:
     """Out-of-fold logits, shape (n,).
 
     Args:
-        blocks: per fold the feature differences of all pairs, (n, d), and how many leading
-            columns are faults; made without that fold's pairs.
+        blocks: per fold the features of all n pairs, made without a look at that fold.
         fold: fold of each pair, shape (n,).
         margin: rating margins, shape (n,).
-        p: the penalty.
+        penalty: as for `fit_weights`.
     """
     logits = np.zeros(len(margin))
-    for number, (x, faults) in blocks.items():
+    for number, x in blocks.items():
         use = (fold != number) & (margin != 0)
-        weights = fit_weights(x[use], np.sign(margin[use]), p, faults)
-        logits[fold == number] = x[fold == number] @ weights
+        weights = fit_weights(x.rows(use), np.sign(margin[use]), penalty)
+        logits[fold == number] = x.rows(fold == number).logits(weights)
     return logits

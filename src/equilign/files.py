@@ -17,7 +17,9 @@ _FULL_WORDS = ("no space left on device", "os error 28", "os error 27", "disk qu
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether an exception, or what caused it, says that the disk or a quota is full."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # "raise e from e" is its own cause
+        seen.add(id(error))
         if isinstance(error, OSError) and error.errno in _FULL:
             return True
         if any(words in str(error).lower() for words in _FULL_WORDS):
@@ -126,7 +128,8 @@ class Journal:
                     break
                 self.entries[record["key"]] = record["value"]
                 whole += len(line)
-        self._handle = path.open("ab")
+        # Unbuffered: a write that failed must not be tried again by the next one or by close.
+        self._handle = path.open("ab", buffering=0)
         self._handle.truncate(whole)
         self._end = whole
 
@@ -136,8 +139,9 @@ class Journal:
             errors="backslashreplace"
         )
         try:
-            self._handle.write(line)
-            self._handle.flush()
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self._handle.write(rest) :]
             os.fsync(self._handle.fileno())
         except OSError:
             os.truncate(self.path, self._end)

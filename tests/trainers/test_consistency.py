@@ -65,6 +65,7 @@ def test_trainer_follows_the_exact_rule(tmp_path, rule, eta, beta):
         output_dir=str(tmp_path),
         eta=eta,
         beta=beta,
+        normaliser="estimated",
         num_rounds=3,
         prompts_per_round=2,
         epochs_per_round=250,

@@ -48,15 +48,18 @@ def test_accumulation_changes_nothing(tmp_path):
     assert max(float(w.abs().max()) for w in one.values()) > 1e-3
 
 
-def test_first_step_is_the_policy_gradient(tmp_path):
+@pytest.mark.parametrize("normaliser", ["paper", "estimated"])
+def test_first_step_is_the_policy_gradient(tmp_path, normaliser):
     """At the anchor the SPPO gradient is -2 eta/K sum_i (p_i - log Z / eta) grad log pi(y_i)."""
-    trainer, moved = gradient_of_first_step(tmp_path, per_device_train_batch_size=4)
+    trainer, moved = gradient_of_first_step(
+        tmp_path, per_device_train_batch_size=4, normaliser=normaliser
+    )
     rows = [json.loads(x) for x in trainer.round_file(0).read_text().splitlines()]
     model = tiny_model(seed=1, dtype=torch.float32, spread=0.5)
     eta, total = 3.0, torch.zeros(())
     for row in rows:
         rates = np.array(row["prefs"]).mean(axis=1)
-        log_z = np.log(np.mean(np.exp(eta * rates)))
+        log_z = np.log(np.mean(np.exp(eta * rates))) if normaliser == "estimated" else eta / 2
         for ids, rate in zip(row["completion_ids"], rates, strict=True):
             logits = model(torch.tensor([row["prompt_ids"] + ids])).logits.log_softmax(-1)[0]
             start = len(row["prompt_ids"])

@@ -49,7 +49,9 @@ def clustered_mean(
     half = float(
         stats.t.ppf(0.5 + confidence / 2, values.size - 1) * values.std(ddof=1) / values.size**0.5
     )
-    return Estimate(mean, max(bounds[0], mean - half), min(bounds[1], mean + half), int(values.size))
+    return Estimate(
+        mean, max(bounds[0], mean - half), min(bounds[1], mean + half), int(values.size)
+    )
 
 
 def wilson(successes: float, trials: int, confidence: float = 0.95) -> Estimate:
@@ -67,4 +69,6 @@ def wilson(successes: float, trials: int, confidence: float = 0.95) -> Estimate:
     scale = 1.0 + z * z / trials
     centre = (share + z * z / (2 * trials)) / scale
     half = z / scale * (share * (1 - share) / trials + z * z / (4 * trials**2)) ** 0.5
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), trials)
+    # At shares 0 and 1 that end is the share itself; rounding must not move it past the share.
+    low, high = min(share, centre - half), max(share, centre + half)
+    return Estimate(share, max(0.0, low), min(1.0, high), trials)

@@ -12,7 +12,10 @@ Pairs = tuple[list[str], list[str], list[str], list[tuple[int, int]]]
 
 
 def _pairs(a: Sequence[Group], b: Sequence[Group]) -> Pairs:
-    prompts, left, right, spans = [], [], [], []
+    prompts: list[str] = []
+    left: list[str] = []
+    right: list[str] = []
+    spans: list[tuple[int, int]] = []
     for mine, theirs in zip(a, b, strict=True):
         if prompt_text(mine.prompt) != prompt_text(theirs.prompt):
             raise ValueError("both sides must answer the same prompts in the same order")

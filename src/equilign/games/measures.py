@@ -42,7 +42,14 @@ def exploitability(game: PreferenceGame, policy: Float[np.ndarray, " n"]) -> flo
     used = policy > 0.0
     gap = log_policy[used] - log_best[used]
     lost = float(np.exp(log_best[~used]).sum())  # policy 0, best response not: contributes itself
-    return float(game.beta * ((policy[used] * (np.expm1(-gap) + gap)).sum() + lost))
+    used_policy, used_best = policy[used], np.exp(log_best[used])
+    # Far below the best response exp(-d) overflows; there policy * exp(-d) is the best response.
+    gains = np.where(
+        gap > -1.0,
+        used_policy * (np.expm1(-np.maximum(gap, -1.0)) + gap),
+        used_best - used_policy + used_policy * gap,
+    )
+    return float(game.beta * (gains.sum() + lost))
 
 
 def duality_gap(game: PreferenceGame, policy: Float[np.ndarray, " n"]) -> float:

@@ -15,9 +15,7 @@ Prompt = str
 class Oracle(Protocol):
     """Anything that says how probably one answer beats another."""
 
-    def compare(
-        self, prompts: Sequence[Prompt], a: Sequence[str], b: Sequence[str]
-    ) -> np.ndarray:
+    def compare(self, prompts: Sequence[Prompt], a: Sequence[str], b: Sequence[str]) -> np.ndarray:
         """Pr(``a[i]`` beats ``b[i]`` for ``prompts[i]``), shape ``(n,)``, in [0, 1].
 
         Only the plain text of prompts and answers goes in, so the judge's vocabulary and chat
@@ -32,9 +30,7 @@ class CallableOracle:
 
     function: "PairFunction"
 
-    def compare(
-        self, prompts: Sequence[Prompt], a: Sequence[str], b: Sequence[str]
-    ) -> np.ndarray:
+    def compare(self, prompts: Sequence[Prompt], a: Sequence[str], b: Sequence[str]) -> np.ndarray:
         """See `Oracle.compare`."""
         rows = zip(prompts, a, b, strict=True)
         return np.array([float(self.function(x, y, z)) for x, y, z in rows], dtype=np.float64)
@@ -69,7 +65,8 @@ def checked_compare(
     if bad.any():
         i = int(np.argmax(bad))
         raise OracleError(
-            f"{name}.compare returned {verdicts[i]} for pair {i} (prompt {prompts[i][:60]!r}); "
+            f"{name}.compare returned {verdicts[i]} for pair {i} "
+            f"(prompt {prompts[i][:60]!r}, a {a[i][:30]!r}, b {b[i][:30]!r}); "
             "a verdict must be Pr(a beats b) in [0, 1]. Turn scores into probabilities first, "
             "for instance 1 / (1 + exp(score_b - score_a))."
         )

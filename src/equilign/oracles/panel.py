@@ -76,17 +76,21 @@ class Panel:
         rows = []
         for attribute in self.attributes:
             row = np.asarray(attribute.score(prompts, answers), dtype=np.float64)
-            if row.shape != (len(prompts),) or not np.isfinite(row).all():
+            if row.shape != (len(prompts),):
                 raise OracleError(
-                    f"attribute {attribute.name!r} must return {len(prompts)} finite scores; "
-                    f"got shape {row.shape}"
+                    f"attribute {attribute.name!r} must return one score per answer, shape "
+                    f"({len(prompts)},); got shape {row.shape}"
+                )
+            if not np.isfinite(row).all():
+                i = int(np.argmin(np.isfinite(row)))
+                raise OracleError(
+                    f"attribute {attribute.name!r} scored {row[i]} for answer {answers[i][:60]!r}; "
+                    "every score must be finite"
                 )
             rows.append(row)
         return np.stack(rows)
 
-    def votes(
-        self, prompts: Sequence[str], a: Sequence[str], b: Sequence[str]
-    ) -> np.ndarray:
+    def votes(self, prompts: Sequence[str], a: Sequence[str], b: Sequence[str]) -> np.ndarray:
         """Each attribute's verdict: 1 for ``a``, 0 for ``b``, 1/2 a tie; ``(attributes, n)``."""
         # Each distinct answer is scored once: groups repeat every answer K - 1 times.
         keys = dict.fromkeys([*zip(prompts, a, strict=True), *zip(prompts, b, strict=True)])
@@ -94,13 +98,13 @@ class Panel:
         scores = self.scores([x for x, _ in keys], [y for _, y in keys])
         left = scores[:, [column[k] for k in zip(prompts, a, strict=True)]]
         right = scores[:, [column[k] for k in zip(prompts, b, strict=True)]]
-        return (left > right) + 0.5 * (left == right)
+        return np.asarray((left > right) + 0.5 * (left == right))
 
-    def compare(
-        self, prompts: Sequence[str], a: Sequence[str], b: Sequence[str]
-    ) -> np.ndarray:
+    def compare(self, prompts: Sequence[str], a: Sequence[str], b: Sequence[str]) -> np.ndarray:
         """See `equilign.oracles.base.Oracle.compare`."""
         if not prompts:
             return np.zeros(0)
         weights = self._weight_vector()
-        return (weights / weights.sum()) @ self.votes(prompts, a, b)
+        # Rounding may lift a unanimous vote just above 1.
+        verdicts = (weights / weights.sum()) @ self.votes(prompts, a, b)
+        return np.asarray(np.minimum(verdicts, 1.0))

@@ -36,6 +36,15 @@ def check_attribute_list(prompt: Prompt) -> None:
     parse_attributes(prompt_text(prompt))
 
 
+def _parse(line: str) -> object:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ValueError(
+            f'not JSON ({error}); write one JSON object per line, such as {{"prompt": "..."}}'
+        ) from error
+
+
 def load_prompts(path: Path, check: Callable[[Prompt], None] = lambda prompt: None) -> list[Prompt]:
     """Prompts of a file, one JSON object with a ``prompt`` per line.
 
@@ -47,7 +56,7 @@ def load_prompts(path: Path, check: Callable[[Prompt], None] = lambda prompt: No
         DataError: unreadable or empty file, or a bad line; names file, line, and what is wrong.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the prompts file {path}: {error}") from error
     prompts: list[Prompt] = []
@@ -55,7 +64,7 @@ def load_prompts(path: Path, check: Callable[[Prompt], None] = lambda prompt: No
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = _parse(line)
             if not isinstance(row, dict) or "prompt" not in row:
                 raise ValueError('each line must be a JSON object with a "prompt"')
             prompt = _check(row["prompt"])

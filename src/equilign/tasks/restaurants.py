@@ -46,51 +46,64 @@ _RATING_LEVEL = {
     "5 out of 5": "high",
 }
 
+_RATE = r"(?:rat(?:ed|ing|ings|es|e)|review\w*|recommend\w*|scor\w*|feedback|satisfaction)"
+# Within one clause: in "a low rating, high prices" the rating is low and the prices are high.
+_SPACE = r"[^\w.,;:!?]+"
+_COLON = r"[^\w.,;!?]+"
+_CUSTOMER = (
+    rf"(?:(?:a|the|customers?|consumers?|user|service|quality|by|is|are|of|its|their){_SPACE})*"
+)
 _PRICE_WORD = r"(?:pric\w*|cost\w*)"
-_GAP = r"(?:\W+(?:a|an|the|is|are|in|of|for|and|its|their|range|ranges?|menu|food|but)\b)*\W+"
+_GAP = rf"(?:{_SPACE}(?:a|an|the|is|are|in|of|for|its|their|ranges?|menu|food)\b)*{_COLON}"
+_NO_RATE = rf"\b(?!{_SPACE}{_CUSTOMER}{_RATE})"
+_NO_PRICE = rf"\b(?!{_SPACE}{_PRICE_WORD})"
 _PRICE = {
     "low": (
         r"\bcheap\w*|\binexpensive\w*|\baffordabl\w*|\bbudget\b|\bbargain\w*|\beconomical\w*"
         r"|(?:less than|under|below|up to|no more than)\W*(?:20|twenty)\b"
-        rf"|\blow(?:er|ly)?(?:{_GAP})?{_PRICE_WORD}|{_PRICE_WORD}(?:{_GAP})low\b"
+        rf"|\blow(?:er|ly)?(?:{_GAP})?{_PRICE_WORD}|{_PRICE_WORD}{_GAP}low{_NO_RATE}"
     ),
     "mid": (
-        r"\bmoderat\w*|\breasonabl\w*|\bmid\w*[ -]*(?:pric|cost|range)\w*|\bfair\w* pric\w*"
-        r"|\b20\W*(?:-|to|and|through)\W*25\b|twenty to twenty"
+        rf"\bmoderat\w*{_NO_RATE}"
+        r"|\breasonabl\w*|\bmid\w*[ -]*(?:pric|cost|range)\w*|\bfair\w* pric\w*"
+        r"|\b20\W*(?:[-–]|to|and|through)\W*25\b|twenty to twenty"
         rf"|\b(?:average|medium|mid)[ -]+(?:{_GAP})?{_PRICE_WORD}"
-        rf"|{_PRICE_WORD}(?:{_GAP})(?:average|medium)\b"
+        rf"|{_PRICE_WORD}{_GAP}(?:average|medium){_NO_RATE}"
     ),
     "high": (
         r"\bexpensive\w*|\bpricey\b|\bup(?:scale|market)\b|\bhigh[ -]end\b|\bcostly\b"
         r"|(?:more than|over|above|at least|upwards of)\W*(?:30|thirty)\b"
-        rf"|\bhigh(?:er|ly)?(?:[ -]|{_GAP})?{_PRICE_WORD}|{_PRICE_WORD}(?:{_GAP})high\b"
+        rf"|\bhigh(?:er|ly)?(?:[ -]|{_GAP})?{_PRICE_WORD}|{_PRICE_WORD}{_GAP}high{_NO_RATE}"
     ),
 }
-_RATE = r"(?:rat(?:ed|ing|ings|es|e)|review\w*|recommend\w*|scor\w*|feedback|satisfaction)"
 _OF = r"(?:out\W*(?:of)?|of|/)"
-_CUSTOMER = r"(?:(?:a|the|customers?|consumers?|user|service|quality|by|is|are|of|its|their)\W+)*"
 _RATING = {
     "low": (
         rf"\b(?:1|one)\W*{_OF}\W*(?:a |possible )?(?:5|five)|\b(?:1|one)\W*stars?\b"
-        rf"|\b(?:low|lowly|poor|poorly|bad|badly)\W+{_CUSTOMER}{_RATE}"
-        rf"|{_RATE}\W+{_CUSTOMER}(?:low|poor|bad)\w*"
+        rf"|\b(?:low|lowly|poor|poorly|bad|badly){_SPACE}{_CUSTOMER}{_RATE}"
+        rf"|{_RATE}{_COLON}{_CUSTOMER}(?:low|poor|bad)\w*{_NO_PRICE}"
     ),
     "mid": (
         rf"\b(?:3|three)\W*{_OF}\W*(?:a |possible )?(?:5|five)|\b(?:3|three)\W*stars?\b"
-        rf"|\b(?:average|averagely|moderate|decent|ok|mediocre)\W+{_CUSTOMER}{_RATE}"
-        rf"|{_RATE}\W+{_CUSTOMER}(?:average|moderate|mediocre)\w*"
+        rf"|\b(?:average|averagely|moderate|moderately|decent|ok|mediocre){_SPACE}{_CUSTOMER}{_RATE}"
+        rf"|{_RATE}{_COLON}{_CUSTOMER}(?:average|moderate|mediocre)\w*{_NO_PRICE}"
     ),
     "high": (
-        rf"\b(?:5|five)\W*{_OF}\W*(?:a |possible )?(?:5|five)|(?<!of )(?<!/)\b(?:5|five)\W*stars?\b"
-        rf"|\b(?:high|highly|good|well|great|excellent|top)\W+{_CUSTOMER}{_RATE}"
-        rf"|{_RATE}\W+{_CUSTOMER}(?:high|excellent|great|good)\w*"
+        rf"\b(?:5|five)\W*{_OF}\W*(?:a |possible )?(?:5|five)"
+        r"|(?<!of )(?<!out )(?<!/)\b(?:5|five)\W*stars?\b"
+        rf"|\b(?:high|highly|good|well|great|excellent|top){_SPACE}{_CUSTOMER}{_RATE}"
+        rf"|{_RATE}{_COLON}{_CUSTOMER}(?:high|excellent|great|good)\w*{_NO_PRICE}"
     ),
 }
 _KIDS = r"(?:famil(?:y|ies)|kid'?s?|child(?:ren)?'?s?)"
 _NOT_FAMILY = (
-    rf"\b(?:not?|non|isn'?t|aren'?t|doesn'?t|don'?t|never|without|nor|un)\b[^.!;]{{0,35}}?{_KIDS}"
-    rf"|{_KIDS}[^.,!;]{{0,25}}\b(?:not|isn'?t|unfriendly|unwelcome|prohibited|free)\b"
-    r"|\badults?\b(?:[ -]only)?"
+    r"\b(?:not?|non|isn'?t|aren'?t|doesn'?t|don'?t|never|without|nor|un)\b"
+    rf"(?:(?!\bbut\b)[^.!;]){{0,35}}?{_KIDS}"
+    # Not across "and", "but": "family friendly but not cheap" welcomes families.
+    rf"|{_KIDS}(?:(?!\b(?:and|but|that|which)\b)[^.,!;]){{0,25}}"
+    r"\b(?:not(?! far)|isn'?t|aren'?t|unfriendly|unwelcome|prohibited)\b"
+    rf"|{_KIDS}[ -]free\b"
+    r"|\badults?\b(?! and\b)"
 )
 _AREA = {
     "riverside": r"\briver(?:side|bank)?\b",
@@ -205,8 +218,10 @@ def _verbatim(value: str, text: str) -> bool:
 
 
 def _level(slot: str, value: str) -> str:
-    table = {"priceRange": _PRICE_LEVEL, "customer rating": _RATING_LEVEL}.get(slot, {})
-    return table.get(value, value)
+    table = {"priceRange": _PRICE_LEVEL, "customer rating": _RATING_LEVEL}.get(slot)
+    if table is None:
+        table = {known.lower(): known for known in _KNOWN[slot]}
+    return table.get(value.lower(), value)
 
 
 def coverage(slots: Mapping[str, str], sentence: str) -> Coverage:
@@ -214,11 +229,12 @@ def coverage(slots: Mapping[str, str], sentence: str) -> Coverage:
 
     Names of places are matched first and then blanked, so that "near Café Rouge" does not
     count as a café, nor "Raja Indian Cuisine" as Indian food. "Restaurant" is never counted as
-    invented: it is the ordinary word for a place whose type was not given. A value or slot outside the
-    E2E inventory (``food[Thai]``, ``phone[...]``) is realised when it stands there verbatim.
+    invented: it is the ordinary word for a place whose type was not given. A value or slot outside
+    the E2E inventory (``food[Thai]``, ``phone[...]``) is realised when it stands there verbatim.
     """
     text = sentence.lower().replace("’", "'")
-    realised, missing = [], []
+    realised: list[str] = []
+    missing: list[str] = []
     for slot in ("name", "near"):
         if slot in slots:
             found = _entity(slots[slot]).search(text) is not None

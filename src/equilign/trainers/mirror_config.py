@@ -26,10 +26,11 @@ class MirrorConfig(GameConfig):
         metadata={"help": "KL weight to the start model, win probability per nat (NLHF's tau)."},
     )
     normaliser: str = field(
-        default="estimated",
+        default="paper",
         metadata={
-            "help": "log Z of the mirror step: 'estimated' from the round's samples, or the "
-            "'paper' constant eta / 2."
+            "help": "log Z of the mirror step: the 'paper' constant eta / 2 (the mean payoff of a "
+            "group that plays itself: least noise), or 'estimated' from the round's samples "
+            "(exact in the limit of many samples fitted to convergence)."
         },
     )
 

@@ -12,7 +12,7 @@ class SPPOConfig(MirrorConfig):
     """Options of SPPO; the defaults are the paper's where it states one.
 
     Deviation: all K responses are trained on with their soft win rates, where the paper keeps
-    the best and the worst; and ``normaliser="estimated"`` replaces its constant ``eta / 2``.
+    the best and the worst.
     """
 
     learning_rate: float = field(default=5e-7, metadata={"help": "Optimiser step."})
