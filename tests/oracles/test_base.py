@@ -195,10 +195,11 @@ def test_every_way_to_ask_checks_the_answer(answer):
         score_groups(Fixed(answer), ["p"], [["a", "b"]])
 
 
-def test_a_bad_verdict_in_the_second_order_is_found():
-    """0.5 - (2 - 1) / 2 would look like a probability."""
-    oracle = CallableOracle(lambda prompt, a, b: 0.9 if a < b else 1.4)
-    with pytest.raises(OracleError, match=r"returned 1\.4 .*a 'b', b 'a'"):
+@pytest.mark.parametrize(("first", "second"), [("a", "b"), ("b", "a")])
+def test_a_bad_verdict_in_either_order_is_found(first, second):
+    """(0.9 + 1 - 1.4) / 2 would look like a probability."""
+    oracle = CallableOracle(lambda prompt, a, b: 1.4 if a == first else 0.9)
+    with pytest.raises(OracleError, match=rf"returned 1\.4 .*a '{first}', b '{second}'"):
         compare_symmetric(oracle, ["p"], ["a"], ["b"])
 
 

@@ -119,7 +119,7 @@ def write_summary(
         "output_dir": str(folder),
         **measured,
         "prompts": {"train": counts["train"], "evaluation": counts["evaluation"]},
-        "samples_per_prompt": settings["num_generations"],
+        "samples_per_prompt": settings["eval_samples"],
         "start": {"mean_tokens": counts["start_mean_tokens"]},
         "oracle": describe_panel(panel),
         "methods": {
