@@ -53,11 +53,18 @@ def test_the_judge_is_asked_in_both_orders():
 
 
 def test_the_two_sides_may_have_different_numbers_of_answers():
-    a = [group("x", "1", "333", "55555"), group("y", "1", "1", "1")]
-    b = [group("x", "22", "4444"), group("y", "22", "4444")]
-    _, matrix = head_to_head(LONGER, a, b)
+    """And the interval is the one over prompts, wide but inside (0, 1)."""
+    a = [
+        group("x", "1", "333", "55555"),
+        group("y", "1", "1", "55555"),
+        group("z", "1", "3", "666666"),
+    ]
+    b = [group(prompt, "22", "4444") for prompt in "xyz"]
+    estimate, matrix = head_to_head(LONGER, a, b)
     np.testing.assert_array_equal(matrix[0], [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
-    np.testing.assert_array_equal(matrix[1], np.zeros((3, 2)))
+    np.testing.assert_array_equal(matrix[1], [[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    assert estimate == clustered_mean(np.array([1 / 2, 1 / 3, 1 / 3]))
+    assert 0.0 < estimate.low < estimate.value < estimate.high < 1.0
 
 
 def test_each_attribute_alone():

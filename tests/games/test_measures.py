@@ -198,9 +198,9 @@ def test_close_to_the_equilibrium_no_digits_are_lost():
     assert gap == pytest.approx((UNIFORM * d * d).sum() / 2, rel=1e-6, abs=0)
 
 
-@pytest.mark.parametrize("policy", [[1.0, 0.0, 0.0], [0.0, 0.4, 0.6]])
+@pytest.mark.parametrize("policy", [[1.0, 0.0, 0.0], [0.0, 0.4, 0.6], [1e-8, 0.4, 0.6 - 1e-8]])
 @pytest.mark.parametrize("beta", [0.05, 1.0])
-def test_zeros_in_the_policy(policy, beta):
+def test_zeros_and_small_numbers_in_the_policy(policy, beta):
     game = PreferenceGame(COMAL, np.array([0.2, 0.5, 0.3]), beta)
     got = exploitability(game, np.array(policy))
     assert got == pytest.approx(textbook(game, np.array(policy)), abs=1e-12)

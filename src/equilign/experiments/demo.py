@@ -48,6 +48,7 @@ class DemoConfig:
         eval_samples: answers per evaluation prompt and side.
         eta: mirror step, nats per unit of win probability.
         learning_rate: optimiser step.
+        prompts_per_round: prompts played per round, 0 for an equal share of them.
         epochs_per_round: passes over a round's responses.
         batch_prompts: prompts per optimiser step.
         max_completion_length: tokens.
@@ -63,6 +64,7 @@ class DemoConfig:
     eval_samples: int = 4
     eta: float = 20.0
     learning_rate: float = 1e-4
+    prompts_per_round: int = 0
     epochs_per_round: int = 1
     batch_prompts: int = 8
     max_completion_length: int = 80
@@ -225,6 +227,7 @@ def _train(stage: Stage, method: Method) -> float:
         num_rounds=config.rounds,
         num_generations=config.num_generations,
         max_completion_length=config.max_completion_length,
+        prompts_per_round=config.prompts_per_round or None,
         epochs_per_round=config.epochs_per_round,
         per_device_train_batch_size=config.batch_prompts,
         generation_batch_size=160,

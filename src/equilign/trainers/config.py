@@ -65,6 +65,9 @@ class GameConfig(TrainingArguments):
         default="epoch", metadata={"help": "'epoch' saves at the end of every round."}
     )
     logging_steps: float = field(default=10, metadata={"help": "Optimiser steps between logs."})
+    dataloader_pin_memory: bool = field(
+        default=False, metadata={"help": "Rounds are lists of numbers: there is nothing to pin."}
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Always False: rounds carry columns of their own."}
     )
