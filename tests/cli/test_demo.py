@@ -76,7 +76,7 @@ def test_run_directory_is_as_promised(finished):
         "sppo-002.jsonl",
     ]
     played = read_jsonl(folder / "rounds" / "sppo-001.jsonl")
-    assert len(played) == 16
+    assert len(played) == 32
     assert len(played[0]["completions"]) == 5
     assert len(list((folder / "checkpoints" / "sppo").glob("checkpoint-*"))) == 2
     page = (folder / "report.html").read_text()
@@ -145,7 +145,7 @@ MOMENTS = {
         (f / "rounds" / "sppo-001.jsonl").exists() and _lines(f / "metrics.jsonl") >= 1
     ),
     "writing a checkpoint": lambda f: (f / "checkpoints" / "sppo" / ".partial").exists(),
-    "round 2": lambda f: (f / "checkpoints" / "sppo" / "checkpoint-2").exists(),
+    "round 2": lambda f: (f / "checkpoints" / "sppo" / "checkpoint-4").exists(),
     "saving the model": lambda f: (f / "models").exists(),
 }
 

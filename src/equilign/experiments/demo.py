@@ -48,7 +48,7 @@ class DemoConfig:
         eval_samples: answers per evaluation prompt and side.
         eta: mirror step, nats per unit of win probability.
         learning_rate: optimiser step.
-        prompts_per_round: prompts played per round, 0 for an equal share of them.
+        prompts_per_round: prompts played per round; at most those there are.
         epochs_per_round: passes over a round's responses.
         batch_prompts: prompts per optimiser step.
         max_completion_length: tokens.
@@ -64,7 +64,7 @@ class DemoConfig:
     eval_samples: int = 4
     eta: float = 20.0
     learning_rate: float = 1e-4
-    prompts_per_round: int = 0
+    prompts_per_round: int = 136
     epochs_per_round: int = 1
     batch_prompts: int = 8
     max_completion_length: int = 80
@@ -72,6 +72,8 @@ class DemoConfig:
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise ConfigError(f"rounds = {self.rounds}; it must be >= 1")
+        if self.prompts_per_round < 1:
+            raise ConfigError(f"prompts_per_round = {self.prompts_per_round}; it must be >= 1")
         if self.seed < 0:
             raise ConfigError(f"seed = {self.seed}; it must be >= 0")
         if not self.methods or len(set(self.methods)) != len(self.methods):
@@ -227,7 +229,7 @@ def _train(stage: Stage, method: Method) -> float:
         num_rounds=config.rounds,
         num_generations=config.num_generations,
         max_completion_length=config.max_completion_length,
-        prompts_per_round=config.prompts_per_round or None,
+        prompts_per_round=min(config.prompts_per_round, len(stage.align)),
         epochs_per_round=config.epochs_per_round,
         per_device_train_batch_size=config.batch_prompts,
         generation_batch_size=160,
