@@ -167,7 +167,6 @@ def test_killed_and_resumed_ends_bit_identical(tmp_path, arguments, finished, mo
         time.sleep(0.0005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not (folder / "summary.json").exists()
     resumed = equilign(*arguments, "--output-dir", folder, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     a, b = (load_file(f / "models" / "sppo" / "model.safetensors") for f in (whole, folder))
@@ -185,7 +184,7 @@ def test_full_disk_loses_nothing_and_can_be_resumed(tmp_path, arguments, finishe
     folder = tmp_path / "run"
     limited = (
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000)); "
         "from equilign.cli.main import run; run()"
     )
     result = subprocess.run(
