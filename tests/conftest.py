@@ -10,10 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
 # Tiny models gain nothing from threads, and bit-identical runs need a fixed number of them.
 torch.set_num_threads(1)
+
+# The same examples every time, and no verdict on how long one takes.
+settings.register_profile("equilign", derandomize=True, deadline=None)
+settings.load_profile("equilign")
 
 
 @pytest.fixture(scope="session")

@@ -169,7 +169,10 @@ def card(found: dict) -> str:
         f"- `{m}`\n  {t}"
         for m, t in list(zip(found["inputs"], found["slots"]["texts"], strict=True))[:7]
     ]
-    tales = [f"- {' '.join(a.split())} ...\n  **...** {' '.join(b.split())}" for a, b in found["continuations"]]
+    tales = [
+        f"- {' '.join(a.split())} ...\n  **...** {' '.join(b.split())}"
+        for a, b in found["continuations"]
+    ]
     s, r, t = found["slots"], found["restaurants"], found["stories"]
     return CARD.read_text(encoding="utf-8").format(
         parameters=f"{found['parameters'] / 1e6:.2f}",

@@ -207,3 +207,8 @@ def test_zero_one_and_lists_are_accepted():
     got = checked_compare(Fixed([0, 1]), ["p", "q"], ["a", "b"], ["c", "d"])
     assert got.dtype == np.float64
     np.testing.assert_array_equal(got, [0.0, 1.0])
+
+
+def test_answers_and_prompts_must_pair_up():
+    with pytest.raises(OracleError, match="1 prompts, 2 and 1 answers"):
+        compare_symmetric(CallableOracle(lambda x, a, b: 0.5), ["x"], ["a", "b"], ["c"])

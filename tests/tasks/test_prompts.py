@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from equilign.errors import DataError
+from equilign.errors import ConfigError, DataError
 from equilign.rollout import prompt_text
 from equilign.tasks.prompts import (
     as_chat,
@@ -134,3 +134,8 @@ def test_packaged_prompts():
         check_attribute_list(prompt)
         # Nothing said, nothing realised: no value of these prompts matches an empty sentence.
         assert set(coverage(slots, "").missing) == set(slots)
+
+
+def test_unknown_split():
+    with pytest.raises(ConfigError, match="no split 'train'; there are 'align' and 'evaluate'"):
+        restaurant_prompts("train")

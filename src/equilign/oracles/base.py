@@ -80,6 +80,10 @@ def compare_symmetric(
 
     A pair of identical answers is a tie by definition and is not asked.
     """
+    if not len(prompts) == len(a) == len(b):
+        raise OracleError(
+            f"{len(prompts)} prompts, {len(a)} and {len(b)} answers: one each, please"
+        )
     ask = [i for i in range(len(prompts)) if a[i] != b[i]]
     result = np.full(len(prompts), 0.5)
     if ask:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
-from equilign.errors import DataError
+from equilign.errors import ConfigError, DataError
 from equilign.rollout.types import Prompt, prompt_text
 from equilign.tasks.restaurants import parse_attributes
 
@@ -84,7 +84,12 @@ def restaurant_prompts(split: str) -> list[Prompt]:
 
     Args:
         split: ``"align"`` (to train on) or ``"evaluate"``.
+
+    Raises:
+        ConfigError: another split.
     """
+    if split not in ("align", "evaluate"):
+        raise ConfigError(f"no split {split!r}; there are 'align' and 'evaluate'")
     text = (resources.files("equilign") / "assets" / "prompts" / "restaurants.jsonl").read_text(
         encoding="utf-8"
     )
