@@ -9,7 +9,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check -q
 PYTEST = $(VENV)/bin/python -m pytest
 WORKERS ?= 2
 
-.PHONY: demo test test-browser check fix docs bench clean
+.PHONY: demo test test-slow test-browser check fix docs bench clean
 
 $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
@@ -28,7 +28,10 @@ demo: $(VENV)/.lm  ## align the shipped model and write runs/demo/report.html
 	$(VENV)/bin/equilign demo --output-dir runs/demo --resume
 
 test: $(VENV)/.dev  ## the default test suite
-	$(PYTEST) -n $(WORKERS) -m "not gpu and not browser"
+	$(PYTEST) -n $(WORKERS) -m "not gpu and not browser and not slow"
+
+test-slow: $(VENV)/.dev  ## the main job with all defaults, checked
+	$(PYTEST) -m slow
 
 test-browser: $(VENV)/.dev  ## needs Debian's chromium at /usr/bin/chromium
 	$(PYTEST) -m browser
