@@ -253,6 +253,8 @@ def test_frozen_model_is_refused(tmp_path):
         ({"normaliser": "exact"}, "'estimated' or 'paper'"),
         ({"prompts_per_round": 0}, "prompts_per_round"),
         ({"remove_unused_columns": True}, "remove_unused_columns"),
+        ({"max_steps": 10}, "max_steps and num_train_epochs have no effect"),
+        ({"num_train_epochs": 7.0}, "max_steps and num_train_epochs have no effect"),
     ],
 )
 def test_bad_options_name_themselves(tmp_path, options, message):

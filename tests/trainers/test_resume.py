@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from equilign.errors import RunDirectoryError
 from equilign.oracles import CallableOracle
 from equilign.rollout import SamplingConfig, TransformersSampler
 from equilign.trainers import References, SPPOConfig, SPPOTrainer
@@ -214,4 +215,18 @@ def test_references_come_back_from_the_checkpoint(tmp_path):
 def test_old_checkpoints_are_rotated_and_none_is_partial(tmp_path):
     make(tmp_path, save_total_limit=1).train()
     names = sorted(p.name for p in (tmp_path / "checkpoints" / "sppo").iterdir())
-    assert names == ["checkpoint-6"]
+    assert names == ["checkpoint-6", "options.json"]
+
+
+def test_stale_rounds_are_never_trained_on(tmp_path):
+    """The same folder again: refused, unless it is the same run resumed."""
+    make(tmp_path).train()
+    played = (tmp_path / "rounds" / "sppo-001.jsonl").read_bytes()
+    with pytest.raises(RunDirectoryError, match=r"already holds a run; train\(resume"):
+        make(tmp_path).train()
+    with pytest.raises(RunDirectoryError, match=r"eta: 3.0 there, 4.0 now"):
+        make(tmp_path, eta=4.0).train(resume_from_checkpoint=True)
+    (tmp_path / "checkpoints" / "sppo" / "options.json").unlink()
+    with pytest.raises(RunDirectoryError, match="is of a run that is not this one's"):
+        make(tmp_path).train(resume_from_checkpoint=True)
+    assert (tmp_path / "rounds" / "sppo-001.jsonl").read_bytes() == played

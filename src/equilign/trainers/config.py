@@ -74,6 +74,11 @@ class GameConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         self._check_game_options()
+        if self.max_steps > 0 or self.num_train_epochs not in (3.0, float(self.num_rounds)):
+            raise ConfigError(
+                "max_steps and num_train_epochs have no effect on a game trainer; "
+                "use num_rounds, prompts_per_round and epochs_per_round"
+            )
         # One round is one epoch of the underlying loop.
         self.num_train_epochs = float(self.num_rounds)
         super().__post_init__()  # type: ignore[no-untyped-call]

@@ -37,6 +37,8 @@ from equilign.trainers.metrics import MetricsFile
 from equilign.trainers.references import References
 from equilign.trainers.rounds import RoundDataset, Row, play_or_load
 from equilign.trainers.setup import (
+    claim,
+    deciding_options,
     keep_rows,
     make_plan,
     pad_token,
@@ -90,7 +92,8 @@ class GameTrainer(Trainer):
         progress: called while rounds are played and trained.
 
     Raises:
-        ConfigError: the data set is too small for the options.
+        ConfigError: the data set is too small for the options, or there are several processes
+            (rounds are played by one so far).
         ModelError: no trainable weights.
     """
 
@@ -115,6 +118,11 @@ class GameTrainer(Trainer):
             from equilign.models import load_model  # the loader is not needed otherwise
 
             model = load_model(model, allow_download=True)
+        if args.world_size > 1:
+            raise ConfigError(
+                f"{args.world_size} processes: rounds are played by a single process so far; "
+                "start without a launcher"
+            )
         if not any(p.requires_grad for p in model.parameters()):
             raise ModelError("the policy has no trainable weights: training would do nothing")
         if args.disable_dropout:
@@ -223,7 +231,16 @@ class GameTrainer(Trainer):
                 directory, or from the beginning when there is none yet; or a folder.
             trial: as in transformers.
             ignore_keys_for_eval: as in transformers.
+
+        Raises:
+            RunDirectoryError: the output directory holds another run.
         """
+        claim(
+            self._checkpoints() / "options.json",
+            deciding_options(self.config, self.prompts),
+            self.round_file(0),
+            resume=bool(resume_from_checkpoint),
+        )
         if resume_from_checkpoint is True:
             resume_from_checkpoint = self.last_checkpoint()
         if resume_from_checkpoint:

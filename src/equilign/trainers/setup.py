@@ -1,10 +1,18 @@
 """What a game trainer derives from its options before it starts."""
 
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+import dataclasses
+import json
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
 
-from equilign.errors import ConfigError
-from equilign.rollout import SamplingConfig
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from equilign.errors import ConfigError, RunDirectoryError
+from equilign.files import write_json
+from equilign.rollout import Prompt, SamplingConfig
 from equilign.trainers.config import GameConfig
 from equilign.trainers.rounds import RoundPlan, Row
 
@@ -58,3 +66,60 @@ def remove_dropout(model: nn.Module) -> None:
         for module in model.modules():  # attention reads its own copy of the rate
             if isinstance(vars(module).get("attention_dropout"), float):
                 module.attention_dropout = 0.0  # type: ignore[assignment]
+
+
+_DECIDING = (
+    "seed",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "optim",
+    "weight_decay",
+    "max_grad_norm",
+    "warmup_steps",
+)
+
+
+def deciding_options(args: GameConfig, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """The options that decide what is played and trained, as plain values."""
+    inherited = {f.name for f in dataclasses.fields(TrainingArguments)}
+    ours = [f.name for f in dataclasses.fields(args) if f.name not in inherited]
+    digest = blake2b(json.dumps(list(prompts)).encode(), digest_size=8).hexdigest()
+    values = {name: vars(args)[name] for name in (*ours, *_DECIDING)}
+    plain = {k: v if isinstance(v, int | float | None) else str(v) for k, v in values.items()}
+    return {**plain, "prompts": f"{len(prompts)} prompts, {digest}"}
+
+
+def claim(path: Path, options: dict[str, Any], rounds: Path, *, resume: bool) -> None:
+    """Make sure that rounds on disk are this run's: stale ones would be trained on.
+
+    Args:
+        path: where the options of the run are kept.
+        options: of this run.
+        rounds: the file of its first round.
+        resume: whether to go on with what is there.
+
+    Raises:
+        RunDirectoryError: another run is there, or this one's options have changed.
+    """
+    if path.exists():
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if not resume:
+            raise RunDirectoryError(
+                f"{path.parent} already holds a run; train(resume_from_checkpoint=True) goes on "
+                "with it, another output_dir starts a new one"
+            )
+        keys = [k for k in {**held, **options} if held.get(k) != options.get(k)]
+        if keys:
+            changed = "; ".join(f"{k}: {held.get(k)!r} there, {options.get(k)!r} now" for k in keys)
+            raise RunDirectoryError(
+                f"{path.parent} holds a run with other options ({changed}); "
+                "give the same ones, or another output_dir"
+            )
+    elif rounds.exists():
+        raise RunDirectoryError(
+            f"{rounds} is of a run that is not this one's; choose another output_dir"
+        )
+    else:
+        write_json(path, options)
