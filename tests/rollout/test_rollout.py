@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from equilign.errors import DataError, ModelError
 from equilign.rollout import (
@@ -37,6 +38,20 @@ def test_padding_side_and_batch_do_not_matter(side):
     batched = completion_logps(model, prompts, completions, pad_id=END, side=side)
     single = [one_by_one(model, p, c) for p, c in zip(prompts, completions, strict=True)]
     np.testing.assert_allclose(batched.detach().numpy(), single, atol=1e-10)
+
+
+def test_learned_positions_survive_left_padding():
+    """Rotary models only see distances; GPT-2 needs the true positions."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=3, n_positions=16, n_embd=16, n_layer=1, n_head=2)
+    model = GPT2LMHeadModel(config).double().eval()
+    with torch.no_grad():
+        model.transformer.wpe.weight.mul_(100)
+    prompts = [p for p in PROMPTS for _ in RESPONSES]
+    completions = list(RESPONSES) * len(PROMPTS)
+    batched = completion_logps(model, prompts, completions, pad_id=END).detach().numpy()
+    single = [one_by_one(model, p, c) for p, c in zip(prompts, completions, strict=True)]
+    np.testing.assert_allclose(batched, single, atol=1e-10)
 
 
 @pytest.mark.parametrize("pad_id", [0, 1, 2])

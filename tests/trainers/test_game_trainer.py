@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers import TrainerCallback
 
 from equilign.errors import ConfigError, ModelError
 from equilign.oracles import CallableOracle
@@ -309,6 +310,20 @@ def test_learning_rate_starts_again_every_round(tmp_path):
     rates = [x["learning_rate"] for x in trainer.state.log_history if "learning_rate" in x]
     assert rates[:2] == rates[2:]
     assert rates[1] < rates[0]
+
+
+@pytest.mark.parametrize(("reset", "held"), [(True, [0, 0]), (False, [0, 1])])
+def test_optimiser_starts_fresh_every_round(tmp_path, reset, held):
+    """State entries at the first step of each round: none, unless the reset is turned off."""
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+            if state.global_step % 2 == 0:
+                seen.append(min(len(optimizer.state), 1))
+
+    make(tmp_path, num_rounds=2, callbacks=[Watch()], reset_optimizer_each_round=reset).train()
+    assert seen == held
 
 
 def test_sampler_default_is_the_model_itself(tmp_path):
