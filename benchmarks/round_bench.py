@@ -21,7 +21,6 @@ from equilign.files import write_json
 from equilign.models import load_model, load_tokenizer
 from equilign.oracles import score_groups
 from equilign.rollout import (
-    Group,
     SamplingConfig,
     TransformersSampler,
     pad_pairs,
@@ -47,10 +46,10 @@ def seconds(work: Callable[[], object], repeats: int) -> list[float]:
     return times
 
 
-def plain_step(model: torch.nn.Module, groups: list[Group]) -> None:
+def plain_step(model: torch.nn.Module, rows: list[dict]) -> None:
     """Forward and backward of the same sequences, written out with transformers alone."""
-    prompts = [g.prompt_ids for g in groups for _ in g.completions]
-    answers = [c.ids for g in groups for c in g.completions]
+    prompts = [r["prompt_ids"] for r in rows for _ in r["completion_ids"]]
+    answers = [ids for r in rows for ids in r["completion_ids"]]
     ids, attention, answer = pad_pairs(prompts, answers, 0, "right")
     logits = model(input_ids=ids, attention_mask=attention.long(), use_cache=False).logits
     logps = log_softmax(logits[:, :-1].float(), -1).gather(-1, ids[:, 1:, None])[..., 0]
@@ -76,8 +75,8 @@ def measure(repeats: int, num_prompts: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         args = SPPOConfig(output_dir=folder, num_rounds=1, use_cpu=True, max_completion_length=80)
         trainer = SPPOTrainer(model, args, [{"prompt": p} for p in prompts], panel, tokenizer)
+        trainer.start_round(0)
         rows = trainer.play_chunk(0, 0, list(range(8)))
-        again = sampler.sample(prompts[:8], 5, seed=1)
         stages = {
             "sample": lambda: sampler.sample(prompts, 5, seed=0),
             "compare": lambda: score_groups(panel, [prompt_text(p) for p in prompts], texts),
@@ -85,7 +84,7 @@ def measure(repeats: int, num_prompts: int) -> dict:
                 model, [p for p, _ in flat], [c for _, c in flat], pad_id=0
             ),
             "train_step": lambda: our_step(trainer, rows),
-            "plain_step": lambda: plain_step(model, again),
+            "plain_step": lambda: plain_step(model, rows),
         }
         times = {name: seconds(work, repeats) for name, work in stages.items()}
     medians = {name: statistics.median(t) for name, t in times.items()}

@@ -133,6 +133,26 @@ def test_help_imports_no_torch():
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize(
+    ("package", "extra", "arguments"),
+    [("torch", "lm", ["demo"]), ("jinja2", "report", ["report", "."])],
+)
+def test_missing_extra_is_named(package, extra, arguments, tmp_path):
+    code = (
+        "import sys\n"
+        f"sys.modules[{package!r}] = None\n"
+        "from equilign.cli.main import run\n"
+        f"run({arguments!r})\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert result.returncode == 2, result.stderr
+    assert f"needs {package}" in result.stderr
+    assert f"pip install 'equilign[{extra}]'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_every_command_is_in_the_help(capsys):
     assert _exit_code(["--help"]) == 0
     out = capsys.readouterr().out

@@ -16,6 +16,12 @@ COMMANDS = {
 }
 """Name -> (module with a click command called `command`, one line of help)."""
 
+EXTRAS = {
+    "lm": ("accelerate", "datasets", "peft", "safetensors", "tokenizers", "torch", "transformers"),
+    "report": ("jinja2", "matplotlib"),
+}
+"""Extra -> packages that it brings."""
+
 
 class LazyGroup(click.Group):
     """A group that knows its commands' names without importing them."""
@@ -74,6 +80,16 @@ def _exit_code(arguments: list[str] | None) -> int:
         return 2
     except EquilignError as error:
         click.echo(f"equilign: {visible(str(error))}", err=True)
+        return 2
+    except ModuleNotFoundError as error:
+        extra = next((k for k, names in EXTRAS.items() if error.name in names), None)
+        if extra is None:
+            raise
+        click.echo(
+            f"equilign: this command needs {error.name}, which is not installed; "
+            f"pip install 'equilign[{extra}]' brings it.",
+            err=True,
+        )
         return 2
     except (KeyboardInterrupt, click.Abort):
         click.echo("equilign: interrupted; the same command with --resume goes on.", err=True)
