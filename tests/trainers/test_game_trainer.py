@@ -206,7 +206,7 @@ def test_lora_trains_and_resumes(tmp_path):
     resumed = build(tmp_path / "b")
     resumed.train(resume_from_checkpoint=True)
     assert all(torch.equal(w, weights(whole)[n]) for n, w in weights(resumed).items())
-    assert resumed.references.names() == ["current", "reference"]
+    assert resumed.references.names() == ["reference"]
 
 
 def test_dropout_is_off_and_stays_off_in_training(tmp_path):

@@ -64,12 +64,12 @@ class MirrorTrainer(GameTrainer):
     # -- slots ------------------------------------------------------------------------------
 
     def start_round(self, index: int) -> None:
-        """Previous <- current <- the model; the reference stays the start model."""
+        """Previous <- current <- the model, if the rule asks for them; the reference stays."""
         if index == 0:
             self.references.take(Slot.REFERENCE)
-            self.references.copy(Slot.REFERENCE, Slot.CURRENT)
         if Slot.PREVIOUS in self.anchors | self.opponents:
-            self.references.copy(Slot.CURRENT, Slot.PREVIOUS)
+            last = Slot.REFERENCE if index == 0 else Slot.CURRENT
+            self.references.copy(last, Slot.PREVIOUS)
             self.references.take(Slot.CURRENT)
 
     def _playing(self, slot: Slot) -> AbstractContextManager[None]:
