@@ -20,8 +20,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from equilign.evaluation.intervals import wilson
 from equilign.models import load_model, load_tokenizer
-from equilign.rollout import SamplingConfig, TransformersSampler, encode_prompt, score_completions
-from equilign.tasks.restaurants import coverage, parse_attributes
+from equilign.rollout import (
+    Completion,
+    SamplingConfig,
+    TransformersSampler,
+    encode_prompt,
+    score_completions,
+)
+from equilign.tasks.restaurants import Coverage, coverage, parse_attributes
 
 TARGET = Path(__file__).resolve().parents[2] / "src" / "equilign" / "assets" / "chat"
 CARD = Path(__file__).with_name("model_card.md")
@@ -81,17 +87,25 @@ def story_pairs(blocks: list[str]) -> list[tuple[list[dict[str, str]], str]]:
     return pairs
 
 
-def slots(chat: Model, inputs: list[str], extra: tuple[dict[str, str], ...] = ()) -> dict:
-    """Share of requested values that greedy answers realise, and how many invent others."""
-    prompts = [[{"role": "user", "content": mr}, *extra] for mr in inputs]
-    sampler = TransformersSampler(
-        chat.model, chat.tokenizer, SamplingConfig(max_new_tokens=96, temperature=0.0)
-    )
-    groups = sampler.sample(prompts, 1, seed=0)
-    texts = [g.completions[0].text for g in groups]
+def greedy(chat: Model, prompts: list[list[dict[str, str]]]) -> list[Completion]:
+    """The greedy answer to every prompt."""
+    config = SamplingConfig(max_new_tokens=96, temperature=0.0)
+    sampler = TransformersSampler(chat.model, chat.tokenizer, config)
+    return [g.completions[0] for g in sampler.sample(prompts, 1, seed=0)]
+
+
+def covered(inputs: list[str], texts: list[str]) -> tuple[list[Coverage], int, int]:
+    """What each text says of its input; values realised and requested in all."""
     found = [coverage(parse_attributes(m), t) for m, t in zip(inputs, texts, strict=True)]
     realised = sum(len(f.realised) for f in found)
-    total = realised + sum(len(f.missing) for f in found)
+    return found, realised, realised + sum(len(f.missing) for f in found)
+
+
+def slots(chat: Model, inputs: list[str]) -> dict:
+    """Share of requested values that greedy answers realise, and how many invent others."""
+    answers = greedy(chat, [[{"role": "user", "content": mr}] for mr in inputs])
+    texts = [a.text for a in answers]
+    found, realised, total = covered(inputs, texts)
     estimate = wilson(realised, total)
     return {
         "slot_accuracy": estimate.value,
@@ -100,7 +114,7 @@ def slots(chat: Model, inputs: list[str], extra: tuple[dict[str, str], ...] = ()
         "values": total,
         "complete_share": sum(not f.missing for f in found) / len(found),
         "invented_share": sum(bool(f.invented) for f in found) / len(found),
-        "finished_share": sum(g.completions[0].finished for g in groups) / len(groups),
+        "finished_share": sum(a.finished for a in answers) / len(answers),
         "texts": texts,
     }
 
@@ -113,10 +127,6 @@ def improved(chat: Model, data: corpus.Restaurants, inputs: list[str]) -> dict:
         return min(data.sentences[mr], key=lambda s: (coverage(wanted, s).share, s))
 
     before = [poorest(mr) for mr in inputs]
-    after = []
-    sampler = TransformersSampler(
-        chat.model, chat.tokenizer, SamplingConfig(max_new_tokens=96, temperature=0.0)
-    )
     chats = [
         [
             {"role": "user", "content": mr},
@@ -125,14 +135,9 @@ def improved(chat: Model, data: corpus.Restaurants, inputs: list[str]) -> dict:
         ]
         for mr, b in zip(inputs, before, strict=True)
     ]
-    after = [g.completions[0].text for g in sampler.sample(chats, 1, seed=0)]
-
-    def accuracy(texts: list[str]) -> float:
-        found = [coverage(parse_attributes(m), t) for m, t in zip(inputs, texts, strict=True)]
-        realised = sum(len(f.realised) for f in found)
-        return realised / (realised + sum(len(f.missing) for f in found))
-
-    return {"before": accuracy(before), "after": accuracy(after)}
+    after = [a.text for a in greedy(chat, chats)]
+    shares = [covered(inputs, texts)[1:] for texts in (before, after)]
+    return {"before": shares[0][0] / shares[0][1], "after": shares[1][0] / shares[1][1]}
 
 
 def continuations(chat: Model, blocks: list[str]) -> list[tuple[str, str]]:

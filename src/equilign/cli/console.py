@@ -43,7 +43,7 @@ class RoundProgress:
         self._told: set[str] = set()
 
     def __call__(self, stage: str, number: int, done: int, total: int) -> None:
-        """See `equilign.experiments.demo.Progress`."""
+        """See `equilign.trainers.Progress`."""
         name = f"round {number} of {self.rounds}: {stage}" if number else stage
         if not self.console.is_terminal:
             if done >= total and name not in self._told:

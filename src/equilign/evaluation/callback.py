@@ -27,8 +27,9 @@ from equilign.rollout import (
     Prompt,
     SamplingConfig,
     TransformersSampler,
+    pad_token,
     prompt_text,
-    score_completions,
+    score_answers,
 )
 
 
@@ -147,10 +148,8 @@ def kl_nats(
     The mean of ``log policy - log start`` over whole completions (the estimator k1), which is
     unbiased at temperature and top-p 1.
     """
-    flat = [(g.prompt_ids, c.ids) for g in groups for c in g.completions]
-    own = score_completions(
-        model, [p for p, _ in flat], [c for _, c in flat], pad_id=pad_id, temperature=temperature
-    )
+    scores = score_answers(model, groups, pad_id=pad_id, temperature=temperature)
+    own = np.array(scores).reshape(-1)
     ratio = np.subtract(own, start_logps(groups)).reshape(len(groups), -1).mean(axis=1)
     return clustered_mean(ratio, bounds=(-np.inf, np.inf))
 
@@ -204,7 +203,7 @@ class WinRateCallback(TrainerCallback):
                 model,
                 self.start_logps,
                 policy,
-                pad_id=tokenizer.pad_token_id or 0,
+                pad_id=pad_token(tokenizer),
                 temperature=self.evaluation.sampling.temperature,
             )
             result = {"round": number, **self.evaluation.compare(policy, self.start)}

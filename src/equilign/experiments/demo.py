@@ -7,7 +7,7 @@ each round compared with the start model on prompts that are not trained on -> s
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,11 @@ from equilign.files import explain_disk_full, write_json
 from equilign.methods import Method, get_method
 from equilign.models import load_model, load_tokenizer
 from equilign.oracles import Panel
-from equilign.rollout import Group, Prompt, SamplingConfig, score_completions
+from equilign.rollout import Group, Prompt, SamplingConfig, pad_token, score_answers
 from equilign.runs import RunDirectory, peak_memory_mb
 from equilign.tasks.prompts import as_chat, check_attribute_list, load_prompts, restaurant_prompts
 from equilign.tasks.restaurant_panel import restaurant_panel
-
-Progress = Callable[[str, int, int, int], None]
-"""``(stage, round, done, total)``; round 0 is the start model."""
+from equilign.trainers import Progress
 
 
 @dataclass(frozen=True)
@@ -112,13 +110,8 @@ class Stage:
 
     def start_logps(self, groups: Sequence[Group]) -> list[float]:
         """Log-probabilities of answers under the start model, nats."""
-        flat = [(g.prompt_ids, c.ids) for g in groups for c in g.completions]
-        return score_completions(
-            self.start,
-            [p for p, _ in flat],
-            [c for _, c in flat],
-            pad_id=self.tokenizer.pad_token_id or 0,
-        )
+        scores = score_answers(self.start, groups, pad_id=pad_token(self.tokenizer))
+        return [value for row in scores for value in row]
 
 
 def demo_prompts(config: DemoConfig) -> tuple[list[Prompt], list[Prompt]]:

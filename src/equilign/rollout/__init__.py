@@ -1,7 +1,18 @@
 """Who answers, and with which probability."""
 
-from equilign.rollout.generate import SamplingConfig, TransformersSampler, encode_prompt, end_tokens
-from equilign.rollout.scoring import completion_logps, pad_pairs, score_completions
+from equilign.rollout.generate import (
+    SamplingConfig,
+    TransformersSampler,
+    encode_prompt,
+    end_tokens,
+    pad_token,
+)
+from equilign.rollout.scoring import (
+    completion_logps,
+    pad_pairs,
+    score_answers,
+    score_completions,
+)
 from equilign.rollout.types import Completion, Group, Message, Prompt, Sampler, prompt_text
 
 __all__ = [
@@ -16,6 +27,8 @@ __all__ = [
     "encode_prompt",
     "end_tokens",
     "pad_pairs",
+    "pad_token",
     "prompt_text",
+    "score_answers",
     "score_completions",
 ]

@@ -65,6 +65,12 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> fr
     return frozenset(ids)
 
 
+def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """A token to pad with; always masked, so any will do where the tokenizer names none."""
+    pad = tokenizer.pad_token_id
+    return 0 if pad is None else int(pad)
+
+
 def cut_at_end(ids: Sequence[int], ends: frozenset[int]) -> tuple[tuple[int, ...], bool]:
     """The response up to and including its first end token, and whether there was one.
 
@@ -139,8 +145,7 @@ class TransformersSampler:
     @torch.no_grad()
     def _generate(self, prompts: list[tuple[int, ...]], num_samples: int) -> list[list[Completion]]:
         ends = end_tokens(self.model, self.tokenizer)
-        pad = self.tokenizer.pad_token_id
-        pad = min(ends) if pad is None else pad
+        pad = pad_token(self.tokenizer)
         width = max(map(len, prompts))
         ids = torch.full((len(prompts), width), pad)
         mask = torch.zeros_like(ids)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from equilign.losses import sequence_logps, token_logps
 from equilign.rollout.generate import eval_mode
+from equilign.rollout.types import Group
 
 
 def pad_pairs(
@@ -119,3 +120,26 @@ def score_completions(
             for i, value in zip(rows, logps.tolist(), strict=True):
                 result[i] = value
     return result
+
+
+def score_answers(
+    model: nn.Module,
+    groups: Sequence[Group],
+    *,
+    pad_id: int,
+    temperature: float = 1.0,
+    batch_size: int = 64,
+) -> list[list[float]]:
+    """`score_completions` of every answer of every group, one list per group."""
+    flat = [(g.prompt_ids, c.ids) for g in groups for c in g.completions]
+    values = iter(
+        score_completions(
+            model,
+            [prompt for prompt, _ in flat],
+            [ids for _, ids in flat],
+            pad_id=pad_id,
+            temperature=temperature,
+            batch_size=batch_size,
+        )
+    )
+    return [[next(values) for _ in g.completions] for g in groups]

@@ -31,7 +31,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, get_l
 from equilign.errors import ConfigError, ModelError
 from equilign.files import sync_folder
 from equilign.oracles import Oracle
-from equilign.rollout import Prompt, Sampler, TransformersSampler
+from equilign.rollout import Prompt, Sampler, TransformersSampler, pad_token
 from equilign.trainers.config import GameConfig
 from equilign.trainers.metrics import MetricsFile
 from equilign.trainers.references import References
@@ -41,13 +41,12 @@ from equilign.trainers.setup import (
     deciding_options,
     keep_rows,
     make_plan,
-    pad_token,
     remove_dropout,
     sampling_config,
 )
 
 Progress = Callable[[str, int, int, int], None]
-"""``(stage, round, done, total)``; the round counts from 1."""
+"""``(stage, round, done, total)``; rounds count from 1, and 0 is before the first."""
 
 _PARTIAL = ".partial"
 

@@ -18,7 +18,7 @@ from equilign.errors import ConfigError
 from equilign.games import cycle_report
 from equilign.losses import Normaliser, log_normaliser, mirror_regression_loss
 from equilign.oracles import compare_symmetric, score_groups
-from equilign.rollout import Group, completion_logps, prompt_text, score_completions
+from equilign.rollout import Group, completion_logps, prompt_text, score_answers
 from equilign.rules import MirrorRule, Slot, Step
 from equilign.trainers.game_trainer import GameTrainer
 from equilign.trainers.mirror_config import MirrorConfig
@@ -130,21 +130,14 @@ class MirrorTrainer(GameTrainer):
         return rates
 
     def _logps(self, slot: Slot, groups: list[Group]) -> list[list[float]]:
-        flat = [(g.prompt_ids, c.ids) for g in groups for c in g.completions]
         with self._playing(slot):
-            values = score_completions(
+            return score_answers(
                 self.policy,
-                [p for p, _ in flat],
-                [c for _, c in flat],
+                groups,
                 pad_id=self.pad_id,
                 temperature=self.config.temperature,
                 batch_size=self.config.generation_batch_size,
             )
-        result, start = [], 0
-        for group in groups:
-            result.append(values[start : start + len(group.completions)])
-            start += len(group.completions)
-        return result
 
     # -- training ---------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from equilign.errors import ConfigError, RunDirectoryError
 from equilign.files import write_json
@@ -43,12 +43,6 @@ def make_plan(num_prompts: int, args: GameConfig) -> RoundPlan:
             "set prompts_per_round, or give more prompts"
         )
     return RoundPlan(num_prompts, per_round, args.epochs_per_round, args.seed)
-
-
-def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """A token to pad with; always masked."""
-    pad = tokenizer.pad_token_id
-    return 0 if pad is None else int(pad)
 
 
 def keep_rows(rows: list[Row]) -> dict[str, list[Row]]:
