@@ -76,9 +76,12 @@ def test_zero_and_one_are_probabilities():
     check_prefs(np.array([[0.5, 1.0], [0.0, 0.5]]))
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (3,), (0, 0), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [(2, 3), (3,), (0, 0), (2, 2, 3), (0, 2, 2)])
 def test_a_matrix_that_is_not_square_is_refused(shape, without_shape_checks):
-    message = f"prefs has shape {shape}; a game needs a square matrix, one row per response"
+    message = (
+        f"prefs has shape {shape}; a game needs a square matrix, one row per response: "
+        "(n, n), or (X, n, n) for a batch of X games"
+    )
     with pytest.raises(PreferenceMatrixError, match=exactly(message)):
         PreferenceGame(np.full(shape, 0.5))
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from equilign.games.preference_game import PreferenceGame, check_policy
+from equilign.games.checks import check_policy
+from equilign.games.preference_game import PreferenceGame
 
 
 def exploitability(game: PreferenceGame, policy: Float[np.ndarray, " n"]) -> float:
