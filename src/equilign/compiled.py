@@ -5,6 +5,7 @@ when a kernel is first needed, not when the package is.
 """
 
 import contextlib
+import inspect
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ class _ForgivingCache(FunctionCache):
 
 
 def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:  # noqa: ANN401
+    # Without the run-time type checks that a test suite may have wrapped around it.
+    function = inspect.unwrap(function)
     dispatcher: Any = numba.njit(nogil=True, error_model="numpy", **options)(function)
     with contextlib.suppress(RuntimeError, OSError):  # no writable folder: no cache
         dispatcher._cache = _ForgivingCache(function)
@@ -50,7 +53,13 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def strict_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """As `kernel`, but sums keep their order: for pivoting and for error-free arithmetic."""
-    return _compile(function)
+    # Said outright, since numba lets a callee inherit its caller's flags where it says nothing.
+    return _compile(function, fastmath=False)
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `kernel`, for small pieces of a kernel that are worth no call."""
+    return _compile(function, fastmath=_FAST, forceinline=True)
 
 
 def workers() -> int:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from equilign.games import PreferenceGame
 from equilign.losses import log_normaliser, mirror_regression_loss
-from equilign.play import mirror_step
+from equilign.play import exact_feedback, mirror_step
 from equilign.rules import SPPO, Slot, Step
 from tests.enumerable import random_prefs
 
@@ -123,7 +123,7 @@ def test_full_enumeration_has_no_residual_at_the_exact_step(seed, size, eta):
     """With all responses and their probabilities the regression is solved by the exact rule."""
     game = PreferenceGame(random_prefs(seed, size))
     old = np.log(np.random.default_rng(seed).dirichlet(np.ones(size)))
-    new = mirror_step(SPPO, game, {Slot.CURRENT: old}, Step(eta))
+    new = mirror_step(SPPO, {Slot.CURRENT: old}, exact_feedback(game), Step(eta))[Slot.CURRENT]
     payoff = row(game.win_rates(np.exp(old)))
     log_z = log_normaliser(payoff, row(np.exp(old)), eta=eta, kind="estimated")
     loss = mirror_regression_loss(row(new), row(old), payoff, log_z, eta=eta)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equilign.games import PreferenceGame, duality_gap
-from equilign.play import mirror_step
+from equilign.play import exact_feedback, mirror_step
 from equilign.rules import MIRROR_RULES, SPPO, Slot, Step
 from tests.enumerable import random_prefs
 
@@ -22,7 +22,8 @@ START = np.array([0.2, 0.5, 0.3])
 
 
 def sppo(prefs, log_policy, eta):
-    return mirror_step(SPPO, PreferenceGame(prefs), {Slot.CURRENT: log_policy}, Step(eta))
+    feedback = exact_feedback(PreferenceGame(prefs))
+    return mirror_step(SPPO, {Slot.CURRENT: log_policy}, feedback, Step(eta))[Slot.CURRENT]
 
 
 def play(prefs, start, eta, steps):

@@ -12,6 +12,7 @@ from equilign.errors import EquilignError
 COMMANDS = {
     "demo": ("equilign.cli.demo", "Align the shipped model and open a page that shows it."),
     "methods": ("equilign.cli.methods", "Every method: its game, its paper, its maturity."),
+    "play": ("equilign.cli.play", "Play a game by learning rules, with their duality gaps."),
     "report": ("equilign.cli.report", "Write the page of a run again."),
 }
 """Name -> (module with a click command called `command`, one line of help)."""

@@ -1,12 +1,13 @@
 """Preference games: who beats whom, and how often."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from equilign.errors import ConfigError, PolicyError, PreferenceMatrixError
+from equilign.games import build
 from equilign.games.checks import check_labels, check_mask, check_policy, check_prefs
 
 _CHUNK_BYTES = 2**25
@@ -65,6 +66,128 @@ class PreferenceGame:
         object.__setattr__(self, "mask", mask)
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "ref", self._checked_ref())
+
+    @classmethod
+    def from_counts(
+        cls,
+        wins: Float[np.ndarray, "*batch n n"],
+        *,
+        labels: Sequence[str] | None = None,
+        missing: float | None = 0.5,
+        prior: float = 0.0,
+    ) -> "PreferenceGame":
+        """The game of observed win rates, see `equilign.games.build.prefs_from_counts`.
+
+        Args:
+            wins: comparisons in which i was preferred to j; a tie adds one half to both.
+            labels: names of the responses.
+            missing: the entry for pairs without comparisons: 0.5, or None to refuse them.
+            prior: wins of every player over every other one that are taken for granted.
+        """
+        prefs = build.prefs_from_counts(
+            _as_float64(np.asarray(wins), "wins"), missing=missing, prior=prior
+        )
+        return cls(prefs, labels=_tuple(labels))
+
+    @classmethod
+    def from_margins(
+        cls,
+        margins: Float[np.ndarray, "*batch n n"],
+        *,
+        labels: Sequence[str] | None = None,
+        sure_win: float = 0.5,
+    ) -> "PreferenceGame":
+        """The game of a skew-symmetric matrix, see `equilign.games.build.prefs_from_margins`.
+
+        Args:
+            margins: ``P - 1/2``, as `margin`; or on another scale.
+            labels: names of the responses.
+            sure_win: margin of a sure win: 0.5, or 1 where margins are ``2 P - 1``.
+        """
+        prefs = build.prefs_from_margins(
+            _as_float64(np.asarray(margins), "margins"), sure_win=sure_win
+        )
+        return cls(prefs, labels=_tuple(labels))
+
+    @classmethod
+    def from_scores(
+        cls,
+        scores: Float[np.ndarray, "*batch n"],
+        *,
+        labels: Sequence[str] | None = None,
+        temperature: float = 1.0,
+    ) -> "PreferenceGame":
+        """The Bradley-Terry game ``sigmoid((score_i - score_j) / temperature)``.
+
+        Args:
+            scores: rewards, shape ``(n,)`` or ``(X, n)``.
+            labels: names of the responses.
+            temperature: noise of the judge, in the unit of the scores.
+        """
+        prefs = build.prefs_from_scores(
+            _as_float64(np.asarray(scores), "scores"), temperature=temperature
+        )
+        return cls(prefs, labels=_tuple(labels))
+
+    @classmethod
+    def from_rankings(
+        cls,
+        rankings: Sequence[build.Ranking],
+        weights: build.Weights | None = None,
+        *,
+        labels: Sequence[str] | None = None,
+        unranked: build.Unranked = "last",
+    ) -> "PreferenceGame":
+        """The game of ballots: the share of them that rank i above j.
+
+        Args:
+            rankings: labels, best first; a tuple, list or set of labels is a tie.
+            weights: how often each ballot was cast.
+            labels: all alternatives; those that appear if not given.
+            unranked: ``last``, ``uncounted`` or ``unknown``, see
+                `equilign.games.build.wins_from_rankings`.
+        """
+        wins, names = build.wins_from_rankings(rankings, weights, labels=labels, unranked=unranked)
+        return cls.from_counts(wins, labels=names)
+
+    @classmethod
+    def from_annotators(
+        cls,
+        prefs_list: Sequence[Float[np.ndarray, "n n"]],
+        weights: build.Weights | None = None,
+        *,
+        labels: Sequence[str] | None = None,
+    ) -> "PreferenceGame":
+        """The game of a random annotator: the weighted mean of their win probabilities.
+
+        Args:
+            prefs_list: one matrix per annotator.
+            weights: how often each is asked; the same for all if not given.
+            labels: names of the responses.
+        """
+        matrices = [_as_float64(np.asarray(prefs)) for prefs in prefs_list]
+        return cls(build.mix_prefs(matrices, weights), labels=_tuple(labels))
+
+    @classmethod
+    def from_comparisons(
+        cls,
+        records: Iterable[build.Record],
+        *,
+        labels: Sequence[str] | None = None,
+        missing: float | None = 0.5,
+        prior: float = 0.0,
+    ) -> "PreferenceGame":
+        """The game of single comparisons.
+
+        Args:
+            records: ``(winner, loser[, weight])``, or ``(first, second, weight, share)`` where
+                ``share`` is the part of the weight that the first one won: 0.5 for a tie.
+            labels: all alternatives; those that appear if not given.
+            missing: as in `from_counts`.
+            prior: as in `from_counts`.
+        """
+        wins, names = build.wins_from_comparisons(records, labels=labels)
+        return cls.from_counts(wins, labels=names, missing=missing, prior=prior)
 
     def _checked_ref(self) -> Float[np.ndarray, "*some n"]:
         if self.ref is None:
@@ -173,11 +296,15 @@ class PreferenceGame:
         return rates
 
 
-def _as_float64(prefs: np.ndarray) -> np.ndarray:
+def _tuple(labels: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if labels is None else tuple(labels)
+
+
+def _as_float64(prefs: np.ndarray, name: str = "prefs") -> np.ndarray:
     try:
         return prefs.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise PreferenceMatrixError(f"prefs holds something that is no number: {error}") from None
+        raise PreferenceMatrixError(f"{name} holds something that is no number: {error}") from None
 
 
 def _chunks(prefs: np.ndarray) -> Iterator[slice]:

@@ -5,10 +5,24 @@ from collections.abc import Callable
 from typing import Any
 
 from equilign.errors import ConfigError
+from equilign.games.limits import best_response, bradley_terry, dpo, ipo
+from equilign.games.nash import nash
 from equilign.games.preference_game import PreferenceGame
 from equilign.games.solution import Solution
+from equilign.games.stackelberg import stackelberg
+from equilign.games.voting import borda, condorcet, copeland
 
-CONCEPTS: dict[str, Callable[..., Solution]] = {}
+CONCEPTS: dict[str, Callable[..., Solution]] = {
+    "nash": nash,
+    "stackelberg": stackelberg,
+    "bradley-terry": bradley_terry,
+    "condorcet": condorcet,
+    "borda": borda,
+    "copeland": copeland,
+    "best-response": best_response,
+    "ipo": ipo,
+    "dpo": dpo,
+}
 """Name -> function of a game and keyword options: the list that the command line reads."""
 
 

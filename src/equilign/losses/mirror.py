@@ -39,6 +39,27 @@ def log_normaliser(
     return torch.logsumexp(eta * payoff + weights.log(), dim=1, keepdim=True)
 
 
+def mirror_residual(
+    logps: Float[Tensor, "prompt response"],
+    anchor_logps: Float[Tensor, "prompt response"],
+    payoff: Float[Tensor, "prompt response"],
+    *,
+    eta: float,
+) -> Float[Tensor, "prompt response"]:
+    """``u(y) = log pi(y) - anchor(y) - eta * payoff(y)``, nats: what the exact step makes constant.
+
+    The constant is ``-log Z``. The losses differ in how they get rid of it:
+    `mirror_regression_loss` adds a normaliser, those of `equilign.losses.pairs` take differences.
+
+    Args:
+        logps: log-probabilities under the policy being trained, nats (grad).
+        anchor_logps: ``sum_k a_k log q_k`` of the same responses (no grad).
+        payoff: ``sum_m b_m Pr(response beats q_m)`` (no grad).
+        eta: mirror step, nats per unit of win probability.
+    """
+    return logps - anchor_logps - eta * payoff
+
+
 def mirror_regression_loss(
     logps: Float[Tensor, "prompt response"],
     anchor_logps: Float[Tensor, "prompt response"],
@@ -57,4 +78,4 @@ def mirror_regression_loss(
         eta: mirror step, nats per unit of win probability; ``1 / beta`` of the SPPO release,
             whose loss is half of this one.
     """
-    return (logps - anchor_logps - eta * payoff + normaliser) ** 2
+    return (mirror_residual(logps, anchor_logps, payoff, eta=eta) + normaliser) ** 2

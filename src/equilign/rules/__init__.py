@@ -1,9 +1,114 @@
 """The algorithms: one equation each, shared by both halves. No torch here."""
 
-from equilign.rules.mirror import MirrorRule, MirrorStage, Slot, Step
-from equilign.rules.sppo import SPPO
+from equilign.rules.comal import COMAL
+from equilign.rules.egpo import EGPO
+from equilign.rules.inpo import INPO
+from equilign.rules.leader_follower import (
+    STACKELBERG_GDA,
+    STACKELBERG_MIRROR,
+    LeaderFollowerRule,
+)
+from equilign.rules.mirror import Closing, MirrorRule, MirrorStage, Slot, Step
+from equilign.rules.mmd import MMD
+from equilign.rules.mpo import MPO
+from equilign.rules.mwu import MWU
+from equilign.rules.nash_md import NASH_MD
+from equilign.rules.ogda import OGDA
+from equilign.rules.omd import OMD, ONLINE_IPO_1
+from equilign.rules.omwu import OMWU, OMWU_EXTRAGRADIENT, OMWU_TWO_SEQUENCE
+from equilign.rules.onpo import ONPO
+from equilign.rules.policy_gradient import NASH_MD_PG, ONLINE_IPO_2, SELF_PLAY_PG
+from equilign.rules.reward_game import (
+    PARL,
+    REVERSED,
+    RLHF,
+    SIMULTANEOUS,
+    STA_NAIVE,
+    STA_TOTAL,
+    Player,
+    RewardGameRule,
+)
+from equilign.rules.sppo import SPPO, SPPO_CONSTANT
 
-MIRROR_RULES: dict[str, MirrorRule] = {rule.name: rule for rule in (SPPO,)}
-"""Every rule by name: the one list that the command line, the trainers and the tests read."""
+MIRROR_RULES: dict[str, MirrorRule] = {
+    rule.name: rule
+    for rule in (
+        SPPO,
+        SPPO_CONSTANT,
+        MWU,
+        OMWU,
+        OMWU_TWO_SEQUENCE,
+        OMWU_EXTRAGRADIENT,
+        OGDA,
+        ONPO,
+        OMD,
+        ONLINE_IPO_1,
+        INPO,
+        NASH_MD,
+        MMD,
+        MPO,
+        EGPO,
+        COMAL,
+        SELF_PLAY_PG,
+        ONLINE_IPO_2,
+        NASH_MD_PG,
+    )
+}
+"""Every mirror rule by name: a list that the command line, the trainers and the tests read."""
 
-__all__ = ["MIRROR_RULES", "SPPO", "MirrorRule", "MirrorStage", "Slot", "Step"]
+LEADER_FOLLOWER_RULES: dict[str, LeaderFollowerRule] = {
+    rule.name: rule for rule in (STACKELBERG_GDA, STACKELBERG_MIRROR)
+}
+"""Every rule of the sequential game by name."""
+
+REWARD_GAME_RULES: dict[str, RewardGameRule] = {
+    rule.name: rule for rule in (STA_NAIVE, STA_TOTAL, SIMULTANEOUS, REVERSED, PARL, RLHF)
+}
+"""Every rule of the game between policy and reward model by name."""
+
+Rule = MirrorRule | LeaderFollowerRule | RewardGameRule
+RULES: dict[str, Rule] = {**MIRROR_RULES, **LEADER_FOLLOWER_RULES, **REWARD_GAME_RULES}
+"""Every rule that can be played on a matrix."""
+
+__all__ = [
+    "COMAL",
+    "EGPO",
+    "INPO",
+    "LEADER_FOLLOWER_RULES",
+    "MIRROR_RULES",
+    "MMD",
+    "MPO",
+    "MWU",
+    "NASH_MD",
+    "NASH_MD_PG",
+    "OGDA",
+    "OMD",
+    "OMWU",
+    "OMWU_EXTRAGRADIENT",
+    "OMWU_TWO_SEQUENCE",
+    "ONLINE_IPO_1",
+    "ONLINE_IPO_2",
+    "ONPO",
+    "PARL",
+    "REVERSED",
+    "REWARD_GAME_RULES",
+    "RLHF",
+    "RULES",
+    "SELF_PLAY_PG",
+    "SIMULTANEOUS",
+    "SPPO",
+    "SPPO_CONSTANT",
+    "STACKELBERG_GDA",
+    "STACKELBERG_MIRROR",
+    "STA_NAIVE",
+    "STA_TOTAL",
+    "Closing",
+    "LeaderFollowerRule",
+    "MirrorRule",
+    "MirrorStage",
+    "Player",
+    "RewardGameRule",
+    "Rule",
+    "Slot",
+    "Step",
+]

@@ -19,7 +19,7 @@ from equilign.games import cycle_report
 from equilign.losses import Normaliser, log_normaliser, mirror_regression_loss
 from equilign.oracles import compare_symmetric, score_groups
 from equilign.rollout import Group, completion_logps, prompt_text, score_answers
-from equilign.rules import MirrorRule, Slot, Step
+from equilign.rules import Closing, MirrorRule, Slot, Step
 from equilign.trainers.game_trainer import GameTrainer
 from equilign.trainers.mirror_config import MirrorConfig
 from equilign.trainers.rounds import Row, derive_seed
@@ -32,7 +32,8 @@ class MirrorTrainer(GameTrainer):
         model, args, train_dataset, oracle, processing_class, ...: see `GameTrainer`.
 
     Raises:
-        ConfigError: the rule has more than one stage, or uses the reference with ``beta`` 0.
+        ConfigError: the rule has more than one stage, another closing than `NORMALISE`, a
+            mixture or a moving reference, or uses the reference with ``beta`` 0.
     """
 
     rule: MirrorRule
@@ -52,6 +53,11 @@ class MirrorTrainer(GameTrainer):
                 f"{self.rule.title} has {len(self.rule.stages)} stages; one fits here"
             )
         self.stage = self.rule.stages[0]
+        if self.rule.closing != Closing.NORMALISE or self.stage.mixture or self.rule.moves_reference:
+            raise ConfigError(
+                f"{self.rule.title} can be played on a matrix only, for now: a language model is "
+                "trained by rules that normalise, without a mixture or a moving reference"
+            )
         self.step = Step(eta=self.mirror_config.eta, beta=self.mirror_config.beta)
         self.anchors, self.opponents = self.rule.slots(self.step)
 

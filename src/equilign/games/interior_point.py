@@ -1,0 +1,502 @@
+r"""Equilibria by Newton's method, with or without a KL penalty: the compiled steps.
+
+One system serves both games. With ``A`` the skew margin and ``tau >= 0`` the KL weight, a
+symmetric equilibrium ``p`` and a value ``v`` satisfy
+
+    s = v - A p + tau (log p - log ref),    p_i s_i = mu,    sum(p) = 1
+
+in the limit ``mu -> 0``. For ``tau = 0`` the path ends in the analytic centre of the equilibrium
+set and ``v = n mu`` bounds the exploitability all along it. For ``tau > 0`` the path only leads
+near the fixed point ``p ~ ref exp(A p / tau)``; the second half of this file then finishes in
+``log p``, where probabilities of 1e-200 keep their digits.
+
+The steps are separate functions around the linear solves, because those are done by a compiled
+elimination for small games (`run`) and by LAPACK for large ones (`equilign.games.large`). They
+stand in one file because the disk cache of compiled code does not follow imports.
+
+References:
+    Mehrotra 1992, "On the implementation of a primal-dual interior point method". Analytic
+    centres of complementarity problems: McLinden 1980.
+"""
+
+import numpy as np
+
+from equilign.compiled import kernel, over_games, strict_kernel
+
+Array = np.ndarray
+
+LIMIT = 60
+"""Newton steps after which a stage gives up."""
+
+DIRECT = 0.15
+"""KL weight, in units of the largest margin, from which on no barrier path is needed."""
+
+_LEAST = -745.0
+
+
+@kernel
+def _factor(matrix: Array, swaps: Array) -> None:
+    """LU with row exchanges, in place."""
+    size = len(matrix)
+    for k in range(size):
+        chosen = k
+        for i in range(k + 1, size):
+            if abs(matrix[i, k]) > abs(matrix[chosen, k]):
+                chosen = i
+        swaps[k] = chosen
+        pivot = matrix[k]
+        if chosen != k:
+            other = matrix[chosen]
+            for j in range(size):
+                pivot[j], other[j] = other[j], pivot[j]
+        inverse = 1.0 / pivot[k]
+        for i in range(k + 1, size):
+            line = matrix[i]
+            factor = line[k] * inverse
+            line[k] = factor
+            if factor != 0.0:
+                for j in range(k + 1, size):
+                    line[j] -= factor * pivot[j]
+
+
+@kernel
+def _substitute(matrix: Array, swaps: Array, vector: Array) -> None:
+    size = len(matrix)
+    for k in range(size):
+        other = swaps[k]
+        vector[k], vector[other] = vector[other], vector[k]
+    for i in range(1, size):
+        line = matrix[i]
+        total = 0.0
+        for j in range(i):
+            total += line[j] * vector[j]
+        vector[i] -= total
+    for i in range(size - 1, -1, -1):
+        line = matrix[i]
+        total = 0.0
+        for j in range(i + 1, size):
+            total += line[j] * vector[j]
+        vector[i] = (vector[i] - total) / line[i]
+
+
+@kernel
+def _payoffs(margin: Array, policy: Array, payoff: Array) -> None:
+    for i in range(len(margin)):
+        line = margin[i]
+        total = 0.0
+        for j in range(len(margin)):
+            total += line[j] * policy[j]
+        payoff[i] = total
+
+
+# -- the barrier path: state = rows p, s, residual, dp, ds; unknowns = rows a, b --------------
+
+P, S, R, DP, DS = 0, 1, 2, 3, 4
+
+
+@strict_kernel
+def path_start(margin: Array, tau: float, log_ref: Array, state: Array) -> float:
+    """The uniform policy with slacks of at least 1; returns the value v."""
+    size = len(margin)
+    state[P] = 1.0 / size
+    state[DP] = 0.0
+    state[DS] = 0.0
+    _payoffs(margin, state[P], state[R])
+    least = np.inf
+    for i in range(size):
+        state[S, i] = tau * (np.log(state[P, i]) - log_ref[i]) - state[R, i]
+        least = min(least, state[S, i])
+    for i in range(size):
+        state[S, i] += 1.0 - least
+    return 1.0 - least
+
+
+@strict_kernel
+def path_system(
+    margin: Array,
+    tau: float,
+    log_ref: Array,
+    value: float,
+    state: Array,
+    matrix: Array,
+    unknowns: Array,
+) -> float:
+    """Newton matrix and right-hand sides of the predictor; returns mu."""
+    size = len(margin)
+    _payoffs(margin, state[P], state[R])
+    mu = 0.0
+    for i in range(size):
+        p, s = state[P, i], state[S, i]
+        state[R, i] = value - s - state[R, i]
+        if tau > 0.0:
+            state[R, i] += tau * (np.log(p) - log_ref[i])
+        mu += p * s
+        line, source = matrix[i], margin[i]
+        for j in range(size):
+            line[j] = -source[j]
+        line[i] = (s + tau) / p
+        unknowns[0, i] = -s - state[R, i]
+        unknowns[1, i] = 1.0
+    return mu / size
+
+
+@strict_kernel
+def path_ended(size: int, mu: float, before: float, enough: float) -> bool:
+    """Whether ``n mu <= enough``, or no longer falling because of rounding."""
+    return not size * mu > enough or (size * mu < 1e-11 and mu > 0.3 * before)
+
+
+@strict_kernel
+def _direction(state: Array, unknowns: Array, target: float, second: float) -> float:
+    """Step in p and s, in place of the former one, from the two solutions; returns that in v."""
+    top, bottom, total = 0.0, 0.0, 0.0
+    for i in range(state.shape[1]):
+        top += unknowns[0, i]
+        bottom += unknowns[1, i]
+        total += state[P, i]
+    change = (top - (1.0 - total)) / bottom
+    for i in range(state.shape[1]):
+        p, s = state[P, i], state[S, i]
+        product = target - p * s - second * state[DP, i] * state[DS, i]
+        state[DP, i] = unknowns[0, i] - change * unknowns[1, i]
+        state[DS, i] = (product - s * state[DP, i]) / p
+    return change
+
+
+@strict_kernel
+def _room(state: Array) -> float:
+    """Longest step that keeps p and s non-negative, at most 1."""
+    room = 1.0
+    for k in range(2):
+        for i in range(state.shape[1]):
+            step = state[DP + k, i]
+            if step < 0.0 and -room * step > state[P + k, i]:
+                room = -state[P + k, i] / step
+    return room
+
+
+@strict_kernel
+def path_correct(mu: float, state: Array, unknowns: Array) -> float:
+    """After the predictor: the corrector's right-hand side; returns its target for mu."""
+    size = state.shape[1]
+    _direction(state, unknowns, 0.0, 0.0)
+    room = _room(state)
+    ahead = 0.0
+    for i in range(size):
+        ahead += (state[P, i] + room * state[DP, i]) * (state[S, i] + room * state[DS, i])
+    target = mu * min((max(ahead, 0.0) / size / mu) ** 3, 0.5)
+    for i in range(size):
+        p, s = state[P, i], state[S, i]
+        product = target - p * s - state[DP, i] * state[DS, i]
+        unknowns[0, i] = product / p - state[R, i]
+    return target
+
+
+@strict_kernel
+def path_advance(target: float, value: float, state: Array, unknowns: Array) -> float:
+    """After the corrector: the step; returns the new value v."""
+    change = _direction(state, unknowns, target, 1.0)
+    room = _room(state)
+    if room < 1.0:
+        room *= 0.995 if room > 0.9 else 0.95
+    for i in range(state.shape[1]):
+        state[P, i] += room * state[DP, i]
+        state[S, i] += room * state[DS, i]
+    return value + room * change
+
+
+# -- Newton in theta = log p: state = rows p, sqrt(p), d, payoff, change of payoff ------------
+
+ROOT, D, PAYOFF, MOVED = 1, 2, 3, 4
+
+
+@strict_kernel
+def _log_total(values: Array) -> float:
+    top, total = values.max(), 0.0
+    for i in range(len(values)):
+        total += np.exp(max(values[i] - top, _LEAST))
+    return top + np.log(total)
+
+
+@strict_kernel
+def log_respond(margin: Array, tau: float, log_ref: Array, theta: Array, state: Array) -> None:
+    """Set theta to the best response to the policy in ``state[P]``."""
+    _payoffs(margin, state[P], state[PAYOFF])
+    for i in range(len(theta)):
+        theta[i] = log_ref[i] + state[PAYOFF, i] / tau
+
+
+@strict_kernel
+def log_gap(margin: Array, tau: float, log_ref: Array, theta: Array, state: Array) -> float:
+    """Normalise theta; exploitability, from ``d = theta - log(best response)`` without loss."""
+    size = len(theta)
+    total = _log_total(theta)
+    for i in range(size):
+        theta[i] -= total
+        state[ROOT, i] = np.exp(max(0.5 * theta[i], _LEAST))
+        state[P, i] = np.exp(max(theta[i], _LEAST))
+    _payoffs(margin, state[P], state[PAYOFF])
+    for i in range(size):
+        state[D, i] = log_ref[i] + state[PAYOFF, i] / tau
+    total = _log_total(state[D])
+    gap = 0.0
+    for i in range(size):
+        best, p = state[D, i] - total, state[P, i]
+        d = theta[i] - best
+        state[D, i] = d
+        # Far below the best response exp(-d) overflows; there p * exp(-d) is the best response.
+        gap += p * (np.expm1(-d) + d) if d > -1.0 else np.exp(max(best, _LEAST)) - p + p * d
+    return tau * max(gap, 0.0)
+
+
+@strict_kernel
+def log_active(tau: float, state: Array, active: Array) -> int:
+    """Number the responses whose column in the Newton matrix is more than rounding."""
+    count = 0
+    for i in range(state.shape[1]):
+        if state[P, i] > 1e-14 * min(tau, 1.0):
+            active[count] = i
+            count += 1
+    return count
+
+
+@strict_kernel
+def log_system(
+    margin: Array, tau: float, state: Array, active: Array, matrix: Array, border: Array
+) -> None:
+    """Newton matrix over the active responses, columns scaled by sqrt(p), and its border."""
+    for a in range(len(active)):
+        root = state[ROOT, active[a]]
+        line, source = matrix[a], margin[active[a]]
+        for b in range(len(active)):
+            line[b] = -root * source[active[b]] * state[ROOT, active[b]]
+        line[a] = tau
+        border[a] = root
+
+
+@strict_kernel
+def log_side(tau: float, state: Array, active: Array, side: Array) -> None:
+    """Right-hand side of a Newton step."""
+    for a in range(len(active)):
+        side[a] = -state[ROOT, active[a]] * tau * state[D, active[a]]
+
+
+@strict_kernel
+def log_step(
+    margin: Array, tau: float, theta: Array, state: Array, active: Array, solved: Array, last: bool
+) -> None:
+    """Move theta, given the solved side and border as rows.
+
+    The relative change is read off the equation: dividing by sqrt(p) would lose small ones.
+    Upwards theta moves by log(1 + d), which keeps early steps short; the last one is whole.
+    """
+    top, bottom = 0.0, 0.0
+    for a in range(len(active)):
+        top += state[ROOT, active[a]] * solved[0, a]
+        bottom += state[ROOT, active[a]] * solved[1, a]
+    change = top / bottom
+    state[PAYOFF] = 0.0
+    for a in range(len(active)):
+        i = active[a]
+        state[PAYOFF, i] = state[ROOT, i] * (solved[0, a] - change * solved[1, a])
+    _payoffs(margin, state[PAYOFF], state[MOVED])
+    for i in range(len(theta)):
+        d = (state[MOVED, i] - change) / tau - state[D, i]
+        theta[i] += d if last or d < 0.0 else np.log1p(d)
+
+
+@strict_kernel
+def log_stage(step: int, gap: float, before: float, tau: float, stage: int) -> int:
+    """After ``stage``: 0 last step, 1 step with the factors at hand, 2 factorise and step."""
+    rounding = 1e-16 * (1.0 + 1.0 / tau)
+    if step == LIMIT or not np.isfinite(gap):
+        return 0
+    if step == 0:
+        return 2
+    falling = gap < (1e-2 if stage == 1 else 0.1) * before
+    if gap <= tau * rounding**2 or (gap < 1e-16 * tau and stage == 2 and not falling):
+        return 0
+    return 1 if gap < 1e-10 * tau and falling else 2
+
+
+# -- both, with the compiled elimination ----------------------------------------------------
+
+
+@strict_kernel
+def _path(
+    margin: Array,
+    tau: float,
+    log_ref: Array,
+    enough: float,
+    work: Array,
+    matrix: Array,
+    ints: Array,
+) -> None:
+    """Follow the barrier until ``n mu <= enough``; the policy is then in ``work[P]``."""
+    state, unknowns, swaps = work[:5], work[5:7], ints[0]
+    value = path_start(margin, tau, log_ref, state)
+    before = np.inf
+    for _ in range(LIMIT):
+        mu = path_system(margin, tau, log_ref, value, state, matrix, unknowns)
+        if path_ended(len(margin), mu, before, enough):
+            break
+        before = mu
+        _factor(matrix, swaps)
+        _substitute(matrix, swaps, unknowns[0])
+        _substitute(matrix, swaps, unknowns[1])
+        target = path_correct(mu, state, unknowns)
+        _substitute(matrix, swaps, unknowns[0])
+        value = path_advance(target, value, state, unknowns)
+
+
+@strict_kernel
+def _newton(
+    margin: Array, tau: float, log_ref: Array, theta: Array, work: Array, matrix: Array, ints: Array
+) -> float:
+    """From the policy in ``work[P]`` to the fixed point, as theta; returns its gap."""
+    state, solved, swaps, space = work[:5], work[5:7], ints[0], matrix.reshape(-1)
+    log_respond(margin, tau, log_ref, theta, state)
+    step, before, count, stage = 0, np.inf, 0, 2
+    while True:
+        gap = log_gap(margin, tau, log_ref, theta, state)
+        if stage == 0:
+            return gap
+        stage = log_stage(step, gap, before, tau, stage)
+        if stage == 2:
+            count = log_active(tau, state, ints[1])
+        active, block = ints[1, :count], space[: count * count].reshape(count, count)
+        if stage == 2:
+            log_system(margin, tau, state, active, block, solved[1])
+            _factor(block, swaps)
+            _substitute(block, swaps, solved[1])
+        log_side(tau, state, active, solved[0])
+        _substitute(block, swaps, solved[0])
+        log_step(margin, tau, theta, state, active, solved, stage == 0)
+        step, before = step + 1, gap
+
+
+@strict_kernel
+def _fixed_point(
+    margin: Array, tau: float, log_ref: Array, theta: Array, work: Array, matrix: Array, ints: Array
+) -> float:
+    """Newton from the reference where the penalty is strong, else from near the path's end."""
+    best = np.inf
+    theta[:] = log_ref
+    for attempt in range(0 if tau >= DIRECT else 1, 5):
+        if attempt == 0:
+            work[P] = np.exp(log_ref)
+        else:
+            _path(margin, tau, log_ref, 10.0 ** (-2 * attempt) * tau, work, matrix, ints)
+        gap = _newton(margin, tau, log_ref, work[7], work, matrix, ints)
+        if gap < best:
+            best = gap
+            theta[:] = work[7]
+        if best < 1e-13 * tau:
+            break
+    return best
+
+
+@strict_kernel
+def _centre(margin: Array, log_ref: Array, work: Array, matrix: Array, ints: Array) -> float:
+    """End of the unregularised path without the rounding of zeros; returns the exploitability."""
+    _path(margin, 0.0, log_ref, 1e-16, work, matrix, ints)
+    policy = work[P]
+    for i in range(len(margin)):
+        if policy[i] < 1e-14:
+            policy[i] = 0.0
+    policy /= policy.sum()
+    _payoffs(margin, policy, work[S])
+    return max(work[S].max(), 0.0)
+
+
+@strict_kernel
+def _gather(
+    prefs: Array, x: int, where: Array, log_ref: Array, logs: Array, margin: Array, scale: float
+) -> float:
+    """Exactly skew margin and log-reference of game x, the margin in units of the answer."""
+    for a in range(len(where)):
+        i = where[a]
+        logs[a] = log_ref[i]
+        margin[a, a] = 0.0
+        for b in range(a):
+            j = where[b]
+            half = (np.float64(prefs[x, i, j]) - np.float64(prefs[x, j, i])) / 2.0
+            margin[a, b] = half
+            scale = max(scale, abs(half))
+    scale = scale if scale > 0.0 else 1.0
+    for a in range(len(where)):
+        for b in range(a):
+            margin[a, b] /= scale
+            margin[b, a] = -margin[a, b]
+    return scale
+
+
+@strict_kernel
+def _players(exist: Array, x: int, log_ref: Array, where: Array) -> int:
+    """Write down the responses of game x that exist and that the reference plays."""
+    count = 0
+    for i in range(len(log_ref)):
+        if (exist.shape[0] == 0 or exist[x, i]) and log_ref[i] > -np.inf:
+            where[count] = i
+            count += 1
+    return count
+
+
+@strict_kernel
+def _solve(
+    prefs: Array,
+    exist: Array,
+    beta: float,
+    log_ref: Array,
+    games: Array,
+    span: tuple[int, int],
+    out: tuple[Array, Array],
+) -> None:
+    most = prefs.shape[1]
+    squares, matrices, lines = np.empty(most * most), np.empty(most * most), np.empty(10 * most)
+    where, space = np.empty(most, np.int64), np.empty(2 * most, np.int64)
+    answers, gains = out
+    for k in range(span[0], span[1]):
+        x = games[k]
+        reference = log_ref[min(x, len(log_ref) - 1)]
+        size = _players(exist, x, reference, where)
+        margin = squares[: size * size].reshape(size, size)
+        matrix = matrices[: size * size].reshape(size, size)
+        ints, work = space[: 2 * size].reshape(2, size), lines[: 10 * size].reshape(10, size)
+        logs, theta = work[8], work[9]
+        scale = _gather(prefs, x, where[:size], reference, logs, margin, beta)
+        if beta > 0.0:
+            gain = _fixed_point(margin, beta / scale, logs, theta, work, matrix, ints)
+        else:
+            gain = _centre(margin, logs, work, matrix, ints)
+            theta = work[P]
+        gains[k] = scale * gain
+        answers[k] = -np.inf if beta > 0.0 else 0.0
+        for i in range(size):
+            answers[k, where[i]] = theta[i]
+
+
+def run(
+    prefs: Array, exist: Array, beta: float, log_ref: Array, games: Array
+) -> tuple[Array, Array]:
+    """Solve the numbered games, some to each thread.
+
+    Args:
+        prefs: shape ``(X, n, n)``, float32 or float64, not copied.
+        exist: which responses exist, shape ``(X, n)``, or ``(0, n)`` for all of them.
+        beta: KL weight; 0 for the analytic centre of the equilibrium set.
+        log_ref: shape ``(1, n)`` or ``(X, n)``, ``-inf`` where the reference is 0; zeros for
+            ``beta = 0``.
+        games: numbers of the games to solve, shape ``(G,)``.
+
+    Returns:
+        Policies (for ``beta > 0`` their logarithms), shape ``(G, n)``, and exploitabilities,
+        shape ``(G,)``.
+    """
+    out = np.empty((len(games), prefs.shape[1])), np.empty(len(games))
+
+    def work(start: int, stop: int) -> None:
+        _solve(prefs, exist, float(beta), log_ref, games, (start, stop), out)
+
+    over_games(work, len(games), least=max(1, 5_000 // prefs.shape[1] ** 3))
+    return out

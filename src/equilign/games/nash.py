@@ -1,0 +1,216 @@
+"""Nash equilibria of preference games: the von Neumann winner, or maximal lottery."""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.linalg import lapack
+
+from equilign.errors import ConfigError
+from equilign.games.preference_game import PreferenceGame
+from equilign.games.regularised import (
+    LARGEST_COMPILED,
+    compact_margin,
+    regularised_equilibria,
+)
+from equilign.games.solution import Solution
+
+SELECTIONS = ("center", "vertex")
+METHODS = ("auto", "simplex", "interior-point")
+
+ACCURATE = 1e-9
+"""Duality gap above which a solution is called inaccurate."""
+
+_TIE = 1e-13
+
+Equilibria = tuple[Float[np.ndarray, "x n"], Float[np.ndarray, " x"], Bool[np.ndarray, " x"]]
+
+
+def nash(game: PreferenceGame, *, selection: str = "center", method: str = "auto") -> Solution:
+    """The symmetric Nash equilibrium of every game.
+
+    With ``beta = 0`` the *von Neumann winner*, also called the maximal lottery: no response
+    beats it more often than not. With ``beta > 0`` the only fixed point of
+    ``policy ~ ref * exp(prefs @ policy / beta)``; its logarithms are in
+    `equilign.games.regularised_log_policy`.
+
+    Args:
+        game: one game or a batch.
+        selection: the canonical choice where a game has several equilibria: ``center``, the
+            analytic centre of their set (largest support, the same probability for clones), or
+            ``vertex``, one of its corners (a small support; which corner is not specified).
+        method: what is tried first, ``simplex``, ``interior-point``, or ``auto`` for the faster
+            one. It changes the time, not the answer.
+
+    Returns:
+        Value 1/2, the duality gap of the policy as measured, and whether the equilibrium is the
+        only one: the policy leaves no response with neither probability nor a strict loss, and
+        the margins within its support have rank one less than their number. Probabilities and
+        losses below 1e-13 of the largest margin count as zero here.
+
+    Raises:
+        ConfigError: no such selection or method.
+
+    References:
+        Fishburn 1984, "Probabilistic social choice based on simple voting comparisons"; Dudik
+        et al. 2015 (arXiv:1502.06362), von Neumann winner; Goldman and Tucker 1956, strict
+        complementarity; Munos et al. 2024 (arXiv:2312.00886) for ``beta > 0``.
+    """
+    if selection not in SELECTIONS:
+        raise ConfigError(f"selection = {selection!r}; there are: {', '.join(SELECTIONS)}")
+    if method not in METHODS:
+        raise ConfigError(f"method = {method!r}; there are: {', '.join(METHODS)}")
+    if game.beta > 0.0:
+        log_policies, gains = regularised_equilibria(game)
+        policies, unique = np.exp(log_policies), np.ones(len(gains), dtype=bool)
+    else:
+        policies, gains, unique = equilibria(game, selection, method)
+    return _solution(game, policies, 2.0 * gains, unique, selection)
+
+
+def equilibria(game: PreferenceGame, selection: str = "center", method: str = "auto") -> Equilibria:
+    """Policies, exploitabilities and uniqueness of every game with ``beta = 0``; see `nash`."""
+    pivoting = method == "simplex" or (method == "auto" and game.size <= LARGEST_COMPILED)
+    return _pivot_first(game, selection) if pivoting else _centre_first(game, selection)
+
+
+def _pivot_first(game: PreferenceGame, selection: str) -> Equilibria:
+    from equilign.games.simplex import FAILED, UNIQUE
+
+    policies, gains, verdicts = _vertices(game, np.arange(len(game)))
+    unique = verdicts == UNIQUE
+    again = np.flatnonzero(verdicts == FAILED if selection == "vertex" else ~unique)
+    if again.size:
+        centres, bounds = _centres(game, again)
+        for k in np.flatnonzero(verdicts[again] == FAILED):
+            centres[k], bounds[k], unique[again[k]] = _settle(game, again[k], centres[k])
+        taken = bounds <= np.maximum(gains[again], 1e-12)
+        policies[again[taken]], gains[again[taken]] = centres[taken], bounds[taken]
+    return policies, gains, unique
+
+
+def _centre_first(game: PreferenceGame, selection: str) -> Equilibria:
+    policies, gains = _centres(game, np.arange(len(game)))
+    unique = np.empty(len(game), dtype=bool)
+    for x in range(len(game)):
+        policies[x], gains[x], unique[x] = _settle(game, x, policies[x])
+    several = np.flatnonzero(~unique)
+    if selection == "vertex" and several.size:
+        corners, bounds, _ = _vertices(game, several)
+        taken = bounds <= np.maximum(gains[several], 1e-12)
+        policies[several[taken]], gains[several[taken]] = corners[taken], bounds[taken]
+    return policies, gains, unique
+
+
+def _arrays(game: PreferenceGame) -> tuple[np.ndarray, np.ndarray]:
+    prefs = game.prefs if game.is_batch else game.prefs[None]
+    return prefs, np.empty((0, game.size), dtype=bool) if game.mask is None else game.mask
+
+
+def _vertices(game: PreferenceGame, games: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    from equilign.games.simplex import vertices
+
+    return vertices(*_arrays(game), games)
+
+
+def _centres(game: PreferenceGame, games: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if game.size <= LARGEST_COMPILED:
+        from equilign.games.interior_point import run
+
+        return run(*_arrays(game), 0.0, np.zeros((1, game.size)), games)
+    from equilign.games.large import centre
+
+    policies, gains = np.zeros((len(games), game.size)), np.empty(len(games))
+    for k, x in enumerate(games):
+        keep = _existing(game, x)
+        policies[k, keep], gains[k] = centre(compact_margin(game, x, keep))
+    return policies, gains
+
+
+def _existing(game: PreferenceGame, x: int) -> np.ndarray:
+    return np.ones(game.size, dtype=bool) if game.mask is None else game.mask[x]
+
+
+def _settle(
+    game: PreferenceGame, x: int, centre: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " n"], float, bool]:
+    """Is the centre the only equilibrium? If so, its support's equations are solved exactly."""
+    keep = _existing(game, x)
+    margin, policy = compact_margin(game, x, keep), centre[keep]
+    scale = float(np.abs(margin).max())
+    payoff = margin @ policy
+    gain = max(float(payoff.max()), 0.0)
+    if scale == 0.0:
+        return centre, gain, len(policy) == 1
+    played = policy * scale > -payoff
+    exact = _support_solution(margin[np.ix_(played, played)] / scale)
+    if exact is None or exact.min() < _TIE:
+        return centre, gain, False
+    solved = np.zeros(len(policy))
+    solved[played] = exact
+    payoff = margin @ solved
+    unique = bool((payoff[~played] < -_TIE * scale).all() and payoff.max() <= _TIE * scale)
+    better = max(float(payoff.max()), 0.0)
+    if unique or better <= gain:
+        centre, gain = centre.copy(), better
+        centre[keep] = solved
+    return centre, gain, unique
+
+
+def _support_solution(block: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " k"] | None:
+    """The only x with ``block @ x = 0`` and ``sum(x) = 1``; None if there are more or none."""
+    size = len(block)
+    if size % 2 == 0:  # a skew matrix of even order has an even number of such directions
+        return None
+    bordered = np.zeros((size + 1, size + 1), order="F")
+    bordered[:size, :size] = block
+    bordered[:size, size], bordered[size, :size] = 1.0, 1.0
+    factors, swaps, info = lapack.dgetrf(bordered)
+    reciprocal = lapack.dgecon(factors, np.abs(bordered).sum(axis=0).max())[0]
+    if info != 0 or not reciprocal > 1e-14:
+        return None
+    side = np.zeros(size + 1)
+    side[size] = 1.0
+    x = lapack.dgetrs(factors, swaps, side)[0][:size]
+    for _ in range(2):
+        side[:size], side[size] = -(block @ x), 1.0 - x.sum()
+        x = x + lapack.dgetrs(factors, swaps, side)[0][:size]
+    return x / x.sum()
+
+
+def _solution(
+    game: PreferenceGame,
+    policies: Float[np.ndarray, "x n"],
+    gaps: Float[np.ndarray, " x"],
+    unique: Bool[np.ndarray, " x"],
+    selection: str,
+) -> Solution:
+    several, inaccurate = int((~unique).sum()), int((~(gaps <= ACCURATE)).sum())
+    status = "inaccurate" if inaccurate else "not unique" if several else "optimal"
+    return Solution(
+        concept="nash",
+        policy=policies if game.is_batch else policies[0],
+        value=np.full(len(gaps), 0.5) if game.is_batch else 0.5,
+        gap=gaps if game.is_batch else float(gaps[0]),
+        unique=unique if game.is_batch else bool(unique[0]),
+        status=status,
+        labels=game.names,
+        notes=_notes(len(gaps), several, inaccurate, selection),
+    )
+
+
+def _notes(games: int, several: int, inaccurate: int, selection: str) -> tuple[str, ...]:
+    notes = []
+    choice = {
+        "center": "the analytic centre of the set of equilibria: the largest support, and the "
+        "same probability for responses that are clones of each other",
+        "vertex": "one corner of the set of equilibria",
+    }[selection]
+    if several and games == 1:
+        notes.append(f"The game has several equilibria; the policy is {choice}.")
+    elif several:
+        notes.append(
+            f"{several} of {games} games have several equilibria; their policies are {choice}."
+        )
+    if inaccurate:
+        which = "The policy" if games == 1 else f"{inaccurate} of {games} policies"
+        notes.append(f"{which} could not be found to a duality gap of {ACCURATE:g}; see gap.")
+    return tuple(notes)

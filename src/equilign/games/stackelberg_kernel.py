@@ -1,0 +1,111 @@
+"""The compiled closed form of the sequential game, one game after the other."""
+
+# mypy: allow-untyped-defs, allow-untyped-calls
+import math
+
+import numpy as np
+
+from equilign.compiled import kernel, strict_kernel
+
+_LOG2E = 1.4426950408889634
+_LN2_HIGH = 6.93147180369123816490e-01
+_LN2_LOW = 1.90821492927058770002e-10
+_LEAST = -690.0
+
+
+@strict_kernel
+def _exp(x):  # noqa: ANN001, ANN202
+    """``exp(x)`` for ``-690 <= x <= 0``, to about one ulp, as straight code that becomes SIMD."""
+    k = math.floor(x * _LOG2E + 0.5)
+    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
+    p = 1.0 / 6227020800.0
+    p = p * r + 1.0 / 479001600.0
+    p = p * r + 1.0 / 39916800.0
+    p = p * r + 1.0 / 3628800.0
+    p = p * r + 1.0 / 362880.0
+    p = p * r + 1.0 / 40320.0
+    p = p * r + 1.0 / 5040.0
+    p = p * r + 1.0 / 720.0
+    p = p * r + 1.0 / 120.0
+    p = p * r + 1.0 / 24.0
+    p = p * r + 1.0 / 6.0
+    p = p * r + 0.5
+    p = (p * r) * r + r + 1.0
+    return p * np.int64((np.int64(k) + 1023) << 52).view(np.float64)
+
+
+@kernel
+def soft_minima(prefs, log_ref, beta, values, start, stop):  # noqa: ANN001, ANN201
+    """Set ``values[x, i]`` to ``-beta * log sum_j exp(log_ref[.., j] - P[i, j] / beta)``.
+
+    Args:
+        prefs: win probabilities, shape (X, n, n); the exactly skew margin is taken.
+        log_ref: shape (1 or X, 1 or n, n); -inf for replies that do not exist.
+        beta: KL weight of the follower, > 0.
+        values: output, shape (X, n).
+        start: first game.
+        stop: game after the last one.
+    """
+    size = prefs.shape[1]
+    per_game, per_row = log_ref.shape[0] > 1, log_ref.shape[1] > 1
+    logits = np.empty(size)
+    rate = 0.5 / beta
+    for x in range(start, stop):
+        game = prefs[x]
+        refs = log_ref[x if per_game else 0]
+        for i in range(size):
+            row = game[i]
+            ref = refs[i if per_row else 0]
+            top = -np.inf
+            for j in range(size):
+                # In float64 before subtracting: margins of float32 entries stay exactly skew.
+                logits[j] = ref[j] - (np.float64(row[j]) - np.float64(game[j, i])) * rate
+            for j in range(size):
+                top = max(top, logits[j])
+            total = 0.0
+            for j in range(size):
+                shifted = logits[j] - top
+                total += _exp(max(shifted, _LEAST)) if shifted >= _LEAST else 0.0
+            values[x, i] = 0.5 - beta * (top + math.log(total))
+
+
+@kernel
+def leaders(values, log_ref, beta, policy, value, gap, start, stop):  # noqa: ANN001, ANN201, PLR0913
+    """Set the leader's ``ref * exp(values / beta)``, its value and its measured gap.
+
+    Args:
+        values: what each leader action is worth, shape (X, n).
+        log_ref: shape (1 or X, n); -inf for responses that do not exist.
+        beta: KL weight of the leader, > 0.
+        policy: output, shape (X, n).
+        value: output, ``beta * log sum exp(log_ref + values / beta)``, shape (X,).
+        gap: output, ``beta * KL(policy || optimal policy)``, shape (X,).
+        start: first game.
+        stop: game after the last one.
+    """
+    size = values.shape[1]
+    logits = np.empty(size)
+    for x in range(start, stop):
+        ref = log_ref[x if log_ref.shape[0] > 1 else 0]
+        best = -np.inf
+        for i in range(size):
+            if ref[i] > -np.inf:
+                best = max(best, values[x, i])
+        top = -np.inf
+        for i in range(size):
+            logits[i] = ref[i] + (values[x, i] - best) / beta
+            top = max(top, logits[i])
+        total = 0.0
+        for i in range(size):
+            shifted = logits[i] - top
+            policy[x, i] = _exp(max(shifted, _LEAST)) if shifted >= _LEAST else 0.0
+            total += policy[x, i]
+        scale, norm, lost = 1.0 / total, top + math.log(total), 0.0
+        for i in range(size):
+            policy[x, i] *= scale
+            p = policy[x, i]
+            if p > 0.0:
+                d = math.log(p) - (logits[i] - norm)
+                lost += p * (math.expm1(-d) + d)
+        value[x] = best + beta * norm
+        gap[x] = beta * max(lost, 0.0)

@@ -1,0 +1,123 @@
+"""Policies with parameters: a table of logits, and the small network of EGPO's simulations."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from equilign.errors import ConfigError
+
+
+class Policy(nn.Module):
+    """One distribution over ``n`` responses for each of ``X`` games, as a differentiable function.
+
+    Attributes:
+        shape: ``(X, n)``.
+    """
+
+    shape: tuple[int, int]
+
+    def logits(self) -> Float[Tensor, "x n"]:
+        """Unnormalised log-probabilities, nats."""
+        raise NotImplementedError
+
+    def forward(self) -> Float[Tensor, "x n"]:
+        """Log-probabilities of every response, nats."""
+        return self.logits().log_softmax(dim=1)
+
+    def log_policy(self) -> Float[np.ndarray, "x n"]:
+        """The same, as an array without gradient."""
+        with torch.no_grad():
+            found: np.ndarray = self().double().numpy()
+        return found
+
+
+class TabularPolicy(Policy):
+    """The logits themselves are the parameters.
+
+    Args:
+        logits: of the start policy, shape ``(X, n)``, nats.
+    """
+
+    def __init__(self, logits: Float[np.ndarray, "x n"]) -> None:
+        super().__init__()
+        table = torch.tensor(logits, dtype=torch.float64)
+        if table.ndim != 2 or not bool(torch.isfinite(table).all()):
+            raise ConfigError(
+                f"logits of shape {tuple(table.shape)}; a finite (games, responses) table is needed"
+            )
+        self.table = nn.Parameter(table)
+        self.shape = (table.shape[0], table.shape[1])
+
+    def logits(self) -> Float[Tensor, "x n"]:
+        """The table."""
+        return self.table
+
+
+class MLPPolicy(Policy):
+    """The network of EGPO's simulations: a learnable input per game, two hidden layers, logits.
+
+    ``input (features) -> [linear, ReLU] x hidden layers -> linear -> n``; inputs standard normal,
+    weights Xavier normal, biases zero, float64. In those simulations one network serves all
+    games, which therefore move each other; ``shared=False`` gives each game its own.
+
+    Args:
+        games: X.
+        responses: n.
+        seed: of inputs and weights.
+        shared: whether one network serves all games.
+        features: width of the input.
+        hidden: width of each hidden layer.
+        layers: number of hidden layers.
+
+    References:
+        Zhou et al. 2025 (arXiv:2503.08942), released simulations: 10 games, 100 responses,
+        features = hidden = 10, two hidden layers, shared.
+    """
+
+    def __init__(
+        self,
+        games: int,
+        responses: int,
+        *,
+        seed: int = 0,
+        shared: bool = True,
+        features: int = 10,
+        hidden: int = 10,
+        layers: int = 2,
+    ) -> None:
+        super().__init__()
+        sizes = (games, responses, features, hidden)
+        if min(sizes) < 1 or layers < 0:
+            raise ConfigError(
+                f"games, responses, features, hidden = {sizes}, layers = {layers}; "
+                "each at least 1, layers at least 0"
+            )
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(*size: int) -> Tensor:
+            return torch.randn(size, generator=generator, dtype=torch.float64)
+
+        self.shape = (games, responses)
+        self.inputs = nn.Parameter(draw(games, features))
+        widths = [features, *[hidden] * layers, responses]
+        networks = 1 if shared else games
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for above, below in pairwise(widths):
+            scale = math.sqrt(2.0 / (above + below))
+            self.weights.append(scale * draw(networks, above, below))
+            self.biases.append(torch.zeros(networks, 1, below, dtype=torch.float64))
+
+    def logits(self) -> Float[Tensor, "x n"]:
+        """The network's output."""
+        networks, (games, responses) = len(self.biases[0]), self.shape
+        values = self.inputs.view(networks, games // networks, -1)
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            values = torch.baddbmm(bias, values, weight)
+            if i < last:
+                values = values.relu()
+        return values.view(games, responses)
