@@ -9,6 +9,7 @@ import inspect
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -20,7 +21,18 @@ _FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
 class _ForgivingCache(FunctionCache):
-    """A damaged file counts as a missing one: the kernel is compiled again."""
+    """A damaged file counts as a missing one: the kernel is compiled again.
+
+    So does one that is older than any source in the kernel's folder, since numba itself looks at
+    the kernel's own file only, and not at those of the kernels that it calls.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        folder = Path(inspect.getfile(function)).parent
+        stats = [path.stat() for path in sorted(folder.glob("*.py"))]
+        stamp = max(s.st_mtime for s in stats), sum(s.st_size for s in stats)
+        self._cache_file._source_stamp = stamp
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:  # noqa: ANN401 - numba's own
         try:

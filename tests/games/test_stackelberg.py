@@ -79,7 +79,7 @@ def test_comal_game():
 
 
 def test_refinement_on_a_cycle_visits_all_three():
-    """a -> c -> b -> a: one chain of three holds everybody's favourite; independent draws do not."""
+    """a -> c -> b -> a: a chain of three holds everybody's favourite."""
     solution = stackelberg(PreferenceGame(CYCLE))
     np.testing.assert_array_equal(solution.follower, [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
     assert solution.unique is False, "the leader is indifferent"
@@ -283,6 +283,10 @@ def test_a_masked_batch_is_a_loop_over_its_games(betas, dtype, compiled, monkeyp
         np.testing.assert_array_equal(short.policy, together.policy)
         assert short.follower is None
         np.testing.assert_allclose(together.policy.sum(axis=1), 1.0)
+        if batch.mask is not None:
+            assert (together.policy[~mask] == 0.0).all()
+            values = leader_values(batch, beta_follower=betas[1], ref_follower=omega)
+            assert (values[~mask] == 0.5).all()
         for x in range(20):
             keep = np.arange(5) if batch.mask is None else np.flatnonzero(mask[x])
             rows = omega
@@ -353,7 +357,7 @@ def test_bad_options_are_named(options, error, message):
 
 def test_bad_policies_are_named():
     game = PreferenceGame(CYCLE, beta=0.1)
-    with pytest.raises(PolicyError, match="sums to 0.9"):
+    with pytest.raises(PolicyError, match=r"sums to 0\.9"):
         stackelberg_gap(game, np.array([0.3, 0.3, 0.3]))
     with pytest.raises(PolicyError, match=r"row \[2\] of follower"):
         stackelberg_gap(game, np.ones(3) / 3, np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 0.5]]))

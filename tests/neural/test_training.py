@@ -18,6 +18,7 @@ from equilign.rules import (
     MIRROR_RULES,
     MWU,
     NASH_MD,
+    OMD,
     OMWU,
     OMWU_TWO_SEQUENCE,
     RULES,
@@ -47,6 +48,10 @@ def trained(rule, game=None, **options):
     run = train_policy(policy, batch() if game is None else game, rule, **options)
     np.testing.assert_allclose(policy.log_policy(), run.final_log_policy, atol=1e-14)
     return run
+
+
+def trained_apart(rule, **options):
+    return train_policy(TabularPolicy(LOGITS), batch(), rule, **options)
 
 
 def same_run(got, expected, atol):
@@ -83,9 +88,7 @@ def test_the_constant_of_sppo_is_fitted_by_its_own_regression():
     expected = play(batch(), SPPO_CONSTANT, start=START, **options)
     got = trained(SPPO_CONSTANT, gradient_steps=4000, learning_rate=0.25, **options)
     plain = trained(MWU, **options)
-    # The law of the responses follows the policy, so the fit is near the step, not on it.
-    off = np.abs(got.final_policy - expected.final_policy).max()
-    assert off < 0.1 * np.abs(got.final_policy - START).max()
+    np.testing.assert_allclose(got.final_policy, expected.final_policy, atol=1e-7)
     assert np.abs(plain.final_policy - got.final_policy).max() > 1e-4
 
 
@@ -145,7 +148,7 @@ def test_a_rule_that_is_not_shipped():
 @pytest.mark.parametrize("rule", [EGPO, OMWU_TWO_SEQUENCE, NASH_MD, COMAL], ids=lambda r: r.name)
 def test_networks_follow_the_rule_when_every_target_is_fitted(rule):
     """Adam, many steps per stage: parameters of half points and second sequences stay apart."""
-    policy = MLPPolicy(3, 5, seed=0, shared=False)
+    policy = MLPPolicy(3, 5, seed=0, networks=3)
     start = np.exp(policy.log_policy())
     options = {"steps": 3, "eta": 0.8, "beta": 0.2, "inner_steps": 2}
     run = train_policy(
@@ -205,13 +208,13 @@ def test_sampled_feedback_is_unbiased_and_repeatable(loss):
     options = {"steps": 1, "eta": 1.0, "loss": loss}
     exact = trained(OMWU, **options).final_policy - START
     sampled = [
-        trained(OMWU, samples=40_000, seed=seed, **options).final_policy - START
+        trained(OMWU, samples=400_000, seed=seed, **options).final_policy - START
         for seed in (1, 1, 2)
     ]
     np.testing.assert_array_equal(sampled[0], sampled[1])
     assert np.abs(sampled[0] - sampled[2]).max() > 0.0
-    assert np.abs(exact).max() > 0.02
-    np.testing.assert_allclose(sampled[0], exact, atol=0.006)
+    assert np.abs(exact).max() > 0.015
+    np.testing.assert_allclose(sampled[0], exact, atol=0.003)
 
 
 def test_sampled_verdicts_are_noisy():
@@ -221,12 +224,31 @@ def test_sampled_verdicts_are_noisy():
 
 
 def test_a_diverging_run_stops_and_says_so():
-    run = trained(MWU, steps=50, eta=1.0, learning_rate=1e300)
+    rates = np.array([1.25, 1e160, 1.25])
+    options = {"steps": 50, "eta": 1.0, "beta": 0.1, "gradient_steps": 2}
+    run = trained_apart(OMD, learning_rate=rates, **options)
     assert run.status == "diverged"
-    assert (run.diverged_at > 0).all()
-    assert np.isnan(run.duality_gap[:, -1]).all()
-    assert np.isfinite(run.duality_gap[:, 0]).all()
+    assert run.diverged_at[1] > 0
+    assert run.diverged_at[[0, 2]].tolist() == [-1, -1]
+    assert np.isnan(run.duality_gap[1, -1])
+    assert np.isnan(run.extra["regularised_gap"][1, -1])
     assert np.isfinite(run.final_log_policy).all()
+    calm = trained(OMD, **options)
+    np.testing.assert_allclose(run.duality_gap[[0, 2]], calm.duality_gap[[0, 2]], atol=1e-12)
+    np.testing.assert_allclose(run.average_policy[[0, 2]], calm.average_policy[[0, 2]], atol=1e-12)
+
+
+def test_a_learning_rate_per_game_is_a_run_each():
+    rates = np.array([0.3, 1.0, 2.0])
+    together = trained_apart(OMWU, learning_rate=rates, steps=30, eta=1.0)
+    for x in range(3):
+        alone = trained(OMWU, learning_rate=rates[x], steps=30, eta=1.0)
+        np.testing.assert_allclose(together.duality_gap[x], alone.duality_gap[x], atol=1e-13)
+    assert together.extra["learning_rate"].tolist() == rates.tolist()
+    with pytest.raises(ConfigError, match="2 learning rates for 3 games"):
+        trained(OMWU, learning_rate=rates[:2], steps=1)
+    with pytest.raises(ConfigError, match="needs optimiser='sgd'"):
+        trained(OMWU, learning_rate=rates, optimiser="adam", steps=1)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +303,6 @@ def test_omwu_settles_and_mwu_does_not_on_a_network():
             MLPPolicy(1, 3, seed=1), game, rule, steps=3000, eta=0.3, learning_rate=0.1
         )
         gaps[rule.name] = run.duality_gap[0, -1]
-    assert gaps["omwu"] < 0.02
+    assert gaps["omwu"] < 0.05
     assert gaps["mwu"] > 0.1
     assert torch.get_default_dtype() == torch.float32, "nobody changed the global default"

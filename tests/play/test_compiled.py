@@ -136,11 +136,13 @@ def test_gaps_are_those_of_the_measure(name, beta):
 
 
 @SOME
-def test_a_batch_is_its_games(name):
+@pytest.mark.parametrize("size", [6, 30])
+def test_a_batch_is_its_games(name, size):
+    """Small games are played many at a time, larger ones one by one."""
     rng = np.random.default_rng(0)
-    prefs = np.stack([random_matrix(s, 6) for s in range(9)])
-    batch = PreferenceGame(prefs, rng.dirichlet(np.ones(6), size=9), beta=0.05)
-    start = rng.dirichlet(np.ones(6), size=9)
+    prefs = np.stack([random_matrix(s, size) for s in range(9)])
+    batch = PreferenceGame(prefs, rng.dirichlet(np.ones(size), size=9), beta=0.05)
+    start = rng.dirichlet(np.ones(size), size=9)
     run = play(batch, name, steps=70, eta=0.4, start=start, record=7)
     assert run.log_policies is None
     assert run.duality_gap.shape == (9, 11)
@@ -181,6 +183,24 @@ def test_float32_batches_are_played_in_float64_and_not_copied():
     assert batch.prefs is prefs
     run = play(batch, "ogda", steps=20_000, record=20_000, start="uniform")
     assert run.duality_gap[:, -1].max() < 1e-12, "rounding of prefs must not leave a floor"
+
+
+def test_one_diverging_game_does_not_disturb_the_others():
+    """Interleaved games share every loop; a number that is not finite must stay in its own."""
+    prefs = np.stack([random_matrix(s, 4) for s in range(6)])
+    ref = np.full((6, 4), 0.25)
+    ref[3] = [1.0, 0.0, 0.0, 0.0]
+    # Logits grow by -1.1 a step; those of game 3 start out at -1e250 and overflow first.
+    batch = PreferenceGame(prefs, ref, beta=1.0)
+    run = play(batch, "omd", steps=1600, eta=2.1, record=[40, 1600])
+    assert run.status == "diverged"
+    assert list(np.flatnonzero(run.diverged_at >= 0)) == [3]
+    assert np.isnan(run.duality_gap[3, -1])
+    for x in (0, 5):
+        start = play(batch, "omd", steps=0, eta=1.0).final_policy[x]
+        alone = play(batch[x], "omd", steps=40, eta=2.1, record=[40], start=start)
+        np.testing.assert_allclose(run.duality_gap[x, :1], alone.duality_gap, rtol=1e-6)
+        assert np.isfinite(run.duality_gap[x]).all()
 
 
 def test_threads_do_not_change_results(monkeypatch):

@@ -11,9 +11,11 @@ from equilign.errors import EquilignError
 
 COMMANDS = {
     "demo": ("equilign.cli.demo", "Align the shipped model and open a page that shows it."),
+    "diagnose": ("equilign.cli.diagnose", "Is a reward model enough for this preference data?"),
     "methods": ("equilign.cli.methods", "Every method: its game, its paper, its maturity."),
     "play": ("equilign.cli.play", "Play a game by learning rules, with their duality gaps."),
     "report": ("equilign.cli.report", "Write the page of a run again."),
+    "solve": ("equilign.cli.solve", "The exact solution of a matrix, named game or data file."),
 }
 """Name -> (module with a click command called `command`, one line of help)."""
 

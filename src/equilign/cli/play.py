@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from equilign.cli.console import print_json, round_progress
-from equilign.errors import ConfigError
+from equilign.text import visible
 
 if TYPE_CHECKING:
     from equilign.cli.play_output import PlayRun
 
-PLOT_ENDINGS = (".png", ".svg")
 DEFAULT_RULES = ("mwu", "omwu")
 
 
@@ -31,11 +30,18 @@ def _names(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
     f"[default: {' '.join(DEFAULT_RULES)}]",
 )
 @click.argument("more_rules", nargs=-1, metavar="[MORE RULES]...", callback=_names)
+@click.option(
+    "--game-option",
+    "game_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of a named game; may be repeated.",
+)
 @click.option("--steps", type=int, default=1000, help="How many.")
 @click.option(
     "--eta", help="Step size: a number, or 'decreasing' for 2 / (beta (t + 2)).  [default: by rule]"
 )
-@click.option("--beta", type=float, default=0.0, help="KL weight of the game; gaps include it.")
+@click.option("--beta", type=float, help="KL weight of the game; gaps include it.  [default: 0]")
 @click.option(
     "--rule-beta",
     type=float,
@@ -88,7 +94,9 @@ def command(
             click.get_current_context(),
         )
     if plot is not None:
-        _check_plot(plot)
+        from equilign.reports.game_figures import check_plot_path
+
+        check_plot_path(plot)  # before anything is played; so is a missing matplotlib
     began = time.perf_counter()
     run = _play(game, (*rules, *more_rules) or DEFAULT_RULES, own, given)
     summary = {**play_output.summarise(run), "seconds": time.perf_counter() - began}
@@ -97,24 +105,23 @@ def command(
     else:
         play_output.print_tables(run, summary)
     if plot is not None:
-        _draw(run, plot)
+        from equilign.reports.play_figures import save_play_figure
+
+        runs = {played.rule.name: played.trajectory for played in run.played}
+        save_play_figure(run.source, runs, run.equilibrium, plot)
+        click.echo(f"wrote {visible(str(plot))}", err=True)
 
 
 def _play(
     source: str, names: tuple[str, ...], own: tuple[str, ...], given: dict[str, Any]
 ) -> "PlayRun":
-    from dataclasses import replace
-
     from equilign.cli import play_options, play_output
+    from equilign.cli.solve import _game
     from equilign.games import solve
-    from equilign.games.loading import load_game, read_policy
     from equilign.play import play
 
     chosen = play_options.chosen_rules(names)
-    game = load_game(source, beta=given.pop("beta"))
-    ref = given.pop("ref")
-    if ref is not None:
-        game = replace(game, ref=read_policy(ref, game.names))
+    game = _game(source, given.pop("game_options"), given.pop("beta"), given.pop("ref"))
     given["beta"] = given.pop("rule_beta")
     common = {name: value for name, value in given.items() if value is not None}
     options = play_options.options_of(chosen, game, common, play_options.settings(own))
@@ -131,31 +138,3 @@ def _play(
             progress(rule.name, 0, trajectory.steps.size, trajectory.steps.size)
             played.append(play_output.PlayedRule(rule, trajectory, time.perf_counter() - began))
     return play_output.PlayRun(source, game, common, solve(game, "nash"), played)
-
-
-def _check_plot(path: Path) -> None:
-    """Say what is wrong with a file to be drawn before anything is played."""
-    if path.suffix.lower() not in PLOT_ENDINGS:
-        raise ConfigError(
-            f"--plot {path}: unknown ending {path.suffix or '(none)'}; "
-            f"it must be {' or '.join(PLOT_ENDINGS)}"
-        )
-    if path.is_dir():
-        raise ConfigError(f"--plot {path} is a folder; name a file in it")
-    folder = next(p for p in path.absolute().parents if p.exists())
-    if not folder.is_dir():
-        raise ConfigError(f"--plot {path}: {folder} is a file, not a folder")
-    import equilign.reports.play_figures  # noqa: F401 - says now if matplotlib is missing
-
-
-def _draw(run: "PlayRun", path: Path) -> None:
-    from equilign.files import write_atomically
-    from equilign.reports.play_figures import play_figure
-
-    trajectories = {played.rule.name: played.trajectory for played in run.played}
-    content = play_figure(run.source, trajectories, run.equilibrium, path.suffix.lower()[1:])
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}; name another file") from error
-    click.echo(f"wrote {path}", err=True)

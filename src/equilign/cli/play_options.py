@@ -33,8 +33,8 @@ def chosen_rules(names: Sequence[str]) -> list[Rule]:
             continue
         if name not in RULES:
             near = difflib.get_close_matches(name, RULES, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ";"
-            raise ConfigError(f"no rule {name!r}{hint} there are: {', '.join([ALL, *RULES])}")
+            hint = f"did you mean {near[0]!r}? There" if near else "there"
+            raise ConfigError(f"no rule {name!r}; {hint} are: {', '.join([ALL, *RULES])}")
         rules[name] = RULES[name]
     return list(rules.values())
 
@@ -76,10 +76,10 @@ def options_of(
             that is out of range.
     """
     names = [rule.name for rule in rules]
-    for rule, option in own:
-        if rule not in names:
+    for name, option in own:
+        if name not in names:
             raise ConfigError(
-                f"--set {rule}.{option}: {rule!r} is not played; played are: {', '.join(names)}"
+                f"--set {name}.{option}: {name!r} is not played; played are: {', '.join(names)}"
             )
     found = {}
     for rule in rules:
@@ -101,9 +101,11 @@ def _checked(
     options: dict[str, Any] = {}
     for name, value in given.items():
         if name not in known:
+            elsewhere = any(name in family_options(other) for other in RULES.values())
+            cure = f". Give it to rules that have it: --set RULE.{name}={value}"
             raise ConfigError(
-                f"{rule.name} has no option {name!r}; it has: {', '.join(known)}. Give it to the "
-                f"rules that have it, as in --set RULE.{name}={value}"
+                f"{rule.name} has no option {name!r}; it has: {', '.join(known)}"
+                f"{cure if elsewhere else ''}"
             )
         try:
             options[name] = _value(value, known[name], game)
@@ -116,6 +118,8 @@ def _checked(
         made.recorded()
     except ConfigError as error:
         raise ConfigError(f"{rule.name}: {error}") from None
+    if made.seed < 0:
+        raise ConfigError(f"{rule.name}: seed = {made.seed}; it must be >= 0")
     if made.tolerance is not None and not (math.isfinite(made.tolerance) and made.tolerance >= 0):
         raise ConfigError(
             f"{rule.name}: tolerance = {made.tolerance}; a duality gap, finite and >= 0"

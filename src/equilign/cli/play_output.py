@@ -24,6 +24,8 @@ THRESHOLDS = (1e-3, 1e-6)
 
 _BLOCKS, _ASCII = "▁▂▃▄▅▆▇█", "_.:-=+*#"
 _LEAST_GAP = 1e-16
+_INFINITE = 1e100
+"""Gaps above stand for infinity: a response that the reference never gives is played."""
 _WIDEST_CURVE, _NARROWEST_CURVE = 24, 6
 _MOST_SHOWN = 3
 
@@ -82,7 +84,13 @@ def distance_to_target(run: PlayRun, played: PlayedRule) -> float | None:
         return float(np.abs(last.final_policy - goal.policy).sum() / 2.0)
     if last.log_policies is None:
         return None
-    one = replace(last, log_policies=last.final_log_policy[None])
+    one = replace(
+        last,
+        steps=last.steps[-1:],
+        duality_gap=last.duality_gap[-1:],
+        average_duality_gap=last.average_duality_gap[-1:],
+        log_policies=last.final_log_policy[None],
+    )
     # The solution is known: where `Trajectory.equilibrium` keeps its own.
     vars(one)["equilibrium"] = run.equilibrium
     return float(one.distance_to_equilibrium()[0])
@@ -128,8 +136,8 @@ def _of_rule(run: PlayRun, played: PlayedRule) -> dict[str, Any]:
         "title": played.rule.title,
         "status": t.status,
         "steps": t.steps,
-        "duality_gap": t.duality_gap,
-        "average_duality_gap": t.average_duality_gap,
+        "duality_gap": _finite(t.duality_gap),
+        "average_duality_gap": _finite(t.average_duality_gap),
         "final_policy": t.final_policy,
         "average_policy": t.average_policy,
         "steps_to": first_steps(t),
@@ -138,6 +146,10 @@ def _of_rule(run: PlayRun, played: PlayedRule) -> dict[str, Any]:
         "seconds": played.seconds,
         **t.extra,
     }
+
+
+def _finite(gaps: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
+    return np.where(gaps > _INFINITE, np.inf, gaps)
 
 
 def jsonable(value: Any) -> Any:  # noqa: ANN401 - any nesting of dicts, lists, arrays and numbers
@@ -174,8 +186,10 @@ def _heading(text: str) -> Text:
     return heading
 
 
-_HEADS = ("rule", "ended", "steps", "last\ngap", "average\ngap", "to\n1e-3", "to\n1e-6")
-_HEADS += ("dis-\ntance", "sec")
+_HEADS = (
+    *("rule", "ended", "steps", "last\ngap", "average\ngap"),
+    *("to\n1e-3", "to\n1e-6", "dis-\ntance", "sec"),
+)
 
 
 def _gap_table(run: PlayRun, rules: dict[str, Any], console: Console) -> Table:
@@ -208,8 +222,8 @@ def _cells(played: PlayedRule, found: dict[str, Any]) -> list[str]:
         played.rule.name,
         found["status"],
         str(played.trajectory.steps[-1]),
-        _short(found["duality_gap"][-1]),
-        _short(found["average_duality_gap"][-1]),
+        _short(float(played.trajectory.duality_gap[-1])),
+        _short(float(played.trajectory.average_duality_gap[-1])),
         *["-" if step is None else str(step) for step in steps_to],
         _short(found["distance_to_equilibrium"]),
         f"{found['seconds']:.2f}",
@@ -221,12 +235,14 @@ def _short(value: float | None) -> str:
         return "-"
     if value < 1e-99:
         return "0"
+    if value > _INFINITE:
+        return "inf"
     return f"{value:.1e}" if value < 0.001 else f"{value:.3f}"
 
 
 def _curves(trajectories: Sequence[Trajectory], width: int, console: Console) -> list[str]:
     """The last policies' gaps on one logarithmic scale, recorded steps from left to right."""
-    logs = [np.log10(np.maximum(t.duality_gap, _LEAST_GAP)) for t in trajectories]
+    logs = [np.log10(np.clip(t.duality_gap, _LEAST_GAP, 1e3)) for t in trajectories]
     low = min(float(log.min()) for log in logs)
     high = max(float(log.max()) for log in logs)
     marks = _ASCII if console.options.ascii_only else _BLOCKS

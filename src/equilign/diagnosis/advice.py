@@ -11,7 +11,7 @@ TOLERANCE = 0.05
 """Win probability that matters: five points."""
 
 REJECTED = 0.01
-"""p-value of the goodness of fit under which Bradley-Terry is called rejected."""
+"""p-value of the goodness of fit up to which Bradley-Terry is called rejected."""
 
 Verdict = Literal["reward model", "game", "too little data"]
 
@@ -33,6 +33,7 @@ class Evidence:
         low: lower bound of its largest loss.
         high: upper bound.
         p_value: of Bradley-Terry's goodness of fit; None where counts are unknown.
+        smallest_p: the smallest p-value that could come out: ``1 / (1 + data sets drawn)``.
         misfit: typical distance of true win rates from Bradley-Terry's, noise taken off.
         misfit_bound: upper bound of it.
         significant_cycles: cycles that are more than noise; None where counts are unknown.
@@ -48,6 +49,7 @@ class Evidence:
     low: float
     high: float
     p_value: float | None
+    smallest_p: float
     misfit: float
     misfit_bound: float
     significant_cycles: int | None
@@ -56,6 +58,11 @@ class Evidence:
     components: int
     typical_count: float | None
 
+    @property
+    def rejected(self) -> bool:
+        """Whether the fit is rejected; with few data sets drawn, as clearly as they can."""
+        return self.p_value is not None and self.p_value <= max(REJECTED, self.smallest_p)
+
 
 def decide(e: Evidence, tolerance: float = TOLERANCE) -> tuple[Verdict, list[str]]:
     """The verdict and its reasons, the decisive one first."""
@@ -63,7 +70,7 @@ def decide(e: Evidence, tolerance: float = TOLERANCE) -> tuple[Verdict, list[str
     cyclic = (
         e.misfit > tolerance
         and e.favourite_share < 0.5
-        and (e.p_value is None or e.p_value <= REJECTED)
+        and (e.p_value is None or e.rejected)
         and (e.condorcet_winner is None if e.significant_cycles is None else e.significant_cycles)
     )
     if e.low > 0.0 and e.loss > tolerance:
@@ -120,7 +127,7 @@ def _doubt(e: Evidence, tolerance: float) -> str:
 def _further(e: Evidence, tolerance: float) -> list[str]:
     reasons = []
     if e.p_value is not None:
-        if e.p_value > REJECTED:
+        if not e.rejected:
             reasons.append(
                 f"The Bradley-Terry model is not rejected (p = {e.p_value:.2g}); noise alone can "
                 "explain what it misses."

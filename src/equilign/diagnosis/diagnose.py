@@ -41,6 +41,7 @@ BOOTSTRAP = 500
 """Data sets drawn from the fitted model, for up to 150 players."""
 
 _MANY_PLAYERS = 150
+_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,7 +251,7 @@ def _rating(
     null = draw_null(fit, wins, data.ties, samples, rng, progress)
     squared = float(mean_squared_error(wins[None], fit.prefs[None])[0])
     exact = data.ties is not None or bool((np.abs(wins - np.rint(wins)) < 1e-9).all())
-    typical, bound = misfit(squared, null.squared_error, exact)
+    typical, bound = misfit(squared, null.squared_error, float(wins.sum()), exact)
     p_value = upper_p_value(float(fit.deviance), null.deviance)
     return Rating(fit, errors, loss, p_value, typical, bound, samples, null)
 
@@ -259,7 +260,7 @@ def _note_choices(data: GameData, rating: Rating, notes: list[str]) -> None:
     scores = np.asarray(rating.fit.scores)
     level = np.flatnonzero(scores >= scores.max() - 1e-9)
     if len(level) > 1:
-        names = ", ".join(data.labels[i] for i in level[:5])
+        names = ", ".join(_short(data.labels[i]) for i in level[:5])
         notes.append(
             f"Bradley-Terry rates {len(level)} players highest ({names}); the first was "
             "taken as the favourite."
@@ -296,16 +297,17 @@ def _verdict(
     per_pair = pool.coverage.per_pair
     verdict, reasons = decide(
         Evidence(
-            favourite=names[favourite],
-            opponent=names[rating.loss.opponent],
+            favourite=_short(names[favourite]),
+            opponent=_short(names[rating.loss.opponent]),
             loss=rating.loss.loss,
             low=rating.loss.low,
             high=rating.loss.high,
             p_value=rating.p_value,
+            smallest_p=1.0 / (1.0 + rating.bootstrap),
             misfit=rating.misfit,
             misfit_bound=rating.misfit_bound,
             significant_cycles=None if pool.cycles is None else pool.cycles.significant,
-            condorcet_winner=None if winner is None else names[winner],
+            condorcet_winner=None if winner is None else _short(names[winner]),
             favourite_share=float(pool.lottery[favourite]),
             components=pool.coverage.components,
             typical_count=None if per_pair is None else per_pair["median"],
@@ -318,3 +320,8 @@ def _verdict(
             "of prompt and answer cannot describe those."
         )
     return verdict, reasons
+
+
+def _short(name: str) -> str:
+    """A name for a sentence: players may be texts of any length."""
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"

@@ -17,6 +17,7 @@ from equilign.games.hodge import corrected_cyclic_share, cyclic_shares, hodge
 
 Progress = Callable[[int, int], None]
 _CHUNK_ENTRIES = 2**20
+_Z95 = 1.645
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,25 +136,34 @@ def upper_p_value(observed: float, null: np.ndarray) -> float:
     return float((1 + (null >= observed - slack).sum()) / (1 + len(null)))
 
 
-def misfit(squared_error: float, null: np.ndarray, exact_noise: bool) -> tuple[float, float]:
+def misfit(
+    squared_error: float, null: np.ndarray, comparisons: float, exact_noise: bool
+) -> tuple[float, float]:
     """Typical distance of the true win rates from the model, and an upper 95 % bound.
 
     Noise adds on average what it adds to data sets drawn from the model; that is taken off. The
-    bound takes off only their 5 % quantile: were the true misfit larger, the data would have
-    shown more in 95 of 100 cases. Where ties were counted as halves and nobody knows how many
+    bound is the misfit under which so small an error as the observed one has a chance of 5 %:
+    the mean grows by its square, and the variance by at most ``misfit**2 / comparisons``, from
+    the product of misfit and noise. Where ties were counted as halves and nobody knows how many
     there are, drawn data are noisier than real ones, and the bound takes nothing off.
 
     Args:
         squared_error: `mean_squared_error` of the data.
         null: the same of data sets drawn from the fitted model.
+        comparisons: number of comparisons.
         exact_noise: whether drawn data have the noise of real ones: ties are known, or none.
 
     Returns:
         Root mean squares in win probability, ``>= 0``.
     """
     typical = max(squared_error - float(null.mean()), 0.0) ** 0.5
-    noise = float(np.quantile(null, 0.05)) if exact_noise else 0.0
-    return typical, max(squared_error - noise, 0.0) ** 0.5
+    if not exact_noise:
+        return typical, squared_error**0.5
+    excess = squared_error - float(np.quantile(null, 0.05))
+    spread, size = float(null.std()), 0.0
+    for _ in range(50):  # converges fast: the right side grows like the root of the left
+        size = max(excess + _Z95 * ((spread**2 + size / comparisons) ** 0.5 - spread), 0.0)
+    return typical, size**0.5
 
 
 @dataclass(frozen=True)

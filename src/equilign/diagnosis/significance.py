@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import bdtrc, betaincinv
+from scipy.special import betainc, betaincinv
 
 from equilign.games.measures import has_cycle
 
@@ -66,7 +66,7 @@ def majority_p_values(wins: np.ndarray, ties: np.ndarray | None = None) -> np.nd
     won, number = decided(wins, ties)
     p_values = np.ones_like(wins)
     some = (won > 0.0) & (number > 0.0)
-    p_values[some] = bdtrc(won[some] - 1.0, number[some], 0.5)
+    p_values[some] = betainc(won[some], number[some] - won[some] + 1.0, 0.5)
     np.fill_diagonal(p_values, 1.0)
     return p_values
 

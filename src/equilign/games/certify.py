@@ -50,7 +50,7 @@ def broadcast_policy(
 
 
 def split_evenly(
-    payoff: Float[np.ndarray, "*batch n"], there: Bool[np.ndarray, "*batch n"], tolerance: float
+    payoff: Float[np.ndarray, "*batch n"], there: Bool[np.ndarray, "*#batch n"], tolerance: float
 ) -> tuple[Float[np.ndarray, "*batch n"], Bool[np.ndarray, "*batch"]]:
     """The best of the responses that exist, several of them in equal shares; and whether one is."""
     seen = np.where(there, payoff, -np.inf)

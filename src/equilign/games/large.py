@@ -97,7 +97,7 @@ def centre(
 ) -> tuple[Float[np.ndarray, " n"], float]:
     """Analytic centre of the equilibrium set, and what a best response gains against it."""
     scale = float(np.abs(margin).max()) or 1.0
-    policy = path(margin / scale, 0.0, np.zeros(len(margin)), 1e-16)[0]
+    policy = path(margin / scale, 0.0, np.zeros(len(margin)), 1e-14)[0]
     policy[policy < 1e-14] = 0.0
     policy /= policy.sum()
     return policy, max(float((margin @ policy).max()), 0.0)

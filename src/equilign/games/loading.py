@@ -234,9 +234,11 @@ def _csv_matrix(
     """Numbers, names and kind (prefs or wins) of a matrix in CSV."""
     header: list[str] | None = None
     first = [cell.strip() for cell in rows[0][1]]
-    if not any(_is_number(cell) for cell in first[1:] or first):
+    corner = not first[0] and len(first) == len(rows) > 1 and all(first[1:])  # as pandas does
+    counted_off = first == [str(i) for i in range(len(first))] and len(rows) == len(first) + 1
+    if corner or counted_off or not any(map(_is_number, first)):
         header, rows = first, rows[1:]
-    named = bool(rows) and not any(_is_number(row[0]) for _, row in rows)
+    named = bool(rows) and (corner or not any(_is_number(row[0]) for _, row in rows))
     numbers = _csv_numbers(rows, named, path)
     size = len(numbers)
     if not size or numbers.shape[1] != size:

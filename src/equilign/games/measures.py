@@ -1,15 +1,24 @@
 """How far a policy is from equilibrium, and how cyclic a game is."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from equilign.games.checks import check_policy
+from equilign.errors import PolicyError
 from equilign.games.preference_game import PreferenceGame
 
+Measure = Any
+"""A float for one game, an array with one entry per game for a batch."""
 
-def exploitability(game: PreferenceGame, policy: Float[np.ndarray, " n"]) -> float:
+
+def exploitability(
+    game: PreferenceGame,
+    policy: Float[np.ndarray, "*batch n"] | None = None,
+    *,
+    log_policy: Float[np.ndarray, "*batch n"] | None = None,
+) -> Measure:
     r"""Value a best response gains against ``policy`` beyond the tie value 1/2.
 
     With ``beta > 0`` both players pay ``beta * KL(. || ref)`` and the best response is the Gibbs
@@ -18,47 +27,87 @@ def exploitability(game: PreferenceGame, policy: Float[np.ndarray, " n"]) -> flo
     nothing to cancellation near the equilibrium.
 
     Args:
-        game: ``n`` responses.
-        policy: point on the simplex, shape ``(n,)``; zeros allowed.
+        game: one game or a batch.
+        policy: a point on the simplex for every game, shape ``(n,)`` or ``(X, n)``; zeros
+            allowed.
+        log_policy: its logarithms instead, for probabilities that underflow; ``-inf`` allowed.
 
     Returns:
-        Win probability in ``[0, inf)``; 0 iff ``policy`` is an equilibrium.
+        Win probability in ``[0, inf]``; 0 iff ``policy`` is an equilibrium. A float, or an array
+        with one entry per game of a batch. A few games are looked at at a time, so that a large
+        batch is never held twice.
 
     Raises:
-        PolicyError: ``policy`` is not on the simplex.
+        PolicyError: not exactly one of the two is given, or it is not on the simplex.
 
     References:
         Munos et al. 2024 (arXiv:2312.00886), regularised preference.
     """
-    check_policy(policy, game.size)
-    rates = game.win_rates(policy)
-    if game.beta == 0.0:
-        return float(max(rates.max() - 0.5, 0.0))
-    assert game.ref is not None  # noqa: S101 - set in __post_init__; tells the type checker
+    if (policy is None) == (log_policy is None):
+        raise PolicyError("give either policy or log_policy")
+    if policy is None:
+        assert log_policy is not None  # noqa: S101 - just checked; tells the type checker
+        logs = np.asarray(log_policy, dtype=np.float64)
+        if not (logs <= 1e-6).all():  # nan fails the comparison
+            raise PolicyError("log_policy must hold logarithms of probabilities, none above 0")
+        policy = np.exp(logs)
+    else:
+        logs = None
+    game.check_policy(policy)
+    if not game.is_batch:
+        margin = (game.prefs - game.prefs.T) / 2.0
+        many = None if logs is None else logs[None]
+        return float(_gains(margin[None], policy[None], many, game.reference[None], game.beta)[0])
+    gains = np.empty(len(game))
+    for rows, margins in game.margins():
+        ref = game.reference[rows] if game.reference.ndim == 2 else game.reference[None]
+        part = None if logs is None else logs[rows]
+        gains[rows] = _gains(margins, policy[rows], part, ref, game.beta)
+    return gains
+
+
+def _gains(
+    margins: Float[np.ndarray, "b n n"],
+    policies: Float[np.ndarray, "b n"],
+    logs: Float[np.ndarray, "b n"] | None,
+    refs: Float[np.ndarray, "_ n"],
+    beta: float,
+) -> Float[np.ndarray, " b"]:
+    payoffs = np.matmul(margins, policies[:, :, None])[:, :, 0]
+    if beta == 0.0:
+        # Where a mask leaves a response out its payoff reads 0, which is no gain either.
+        return np.maximum(payoffs.max(axis=1), 0.0)
     with np.errstate(divide="ignore"):
-        logits = np.log(game.ref) + rates / game.beta
-        log_policy = np.log(policy)
-    top = logits.max()
-    log_best = logits - top - np.log(np.exp(logits - top).sum())
-    used = policy > 0.0
-    gap = log_policy[used] - log_best[used]
-    lost = float(np.exp(log_best[~used]).sum())  # policy 0, best response not: contributes itself
-    used_policy, used_best = policy[used], np.exp(log_best[used])
+        logits = np.log(refs) + payoffs / beta
+        logs = np.log(policies) if logs is None else logs
+    logits -= logits.max(axis=1, keepdims=True)
+    log_best = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    best = np.exp(log_best)
+    used, possible = logs > -np.inf, log_best > -np.inf
+    d = np.subtract(logs, log_best, out=np.zeros_like(logs), where=used & possible)
     # Far below the best response exp(-d) overflows; there policy * exp(-d) is the best response.
-    gains = np.where(
-        gap > -1.0,
-        used_policy * (np.expm1(-np.maximum(gap, -1.0)) + gap),
-        used_best - used_policy + used_policy * gap,
+    terms = np.where(
+        d > -1.0,
+        policies * (np.expm1(-np.maximum(d, -1.0)) + d),
+        best - policies + policies * d,
     )
-    return float(game.beta * (gains.sum() + lost))
+    terms = np.where(used, terms, best)  # never played: the best response contributes itself
+    terms[used & ~possible] = np.inf  # played against a reference that never does
+    return np.asarray(beta * np.maximum(terms.sum(axis=1), 0.0))
 
 
-def duality_gap(game: PreferenceGame, policy: Float[np.ndarray, " n"]) -> float:
+def duality_gap(
+    game: PreferenceGame,
+    policy: Float[np.ndarray, "*batch n"] | None = None,
+    *,
+    log_policy: Float[np.ndarray, "*batch n"] | None = None,
+) -> Measure:
     """Gains of both players' best responses against the pair ``(policy, policy)``.
 
     Equal to twice `exploitability`, since the game is symmetric; NashConv in OpenSpiel's terms.
+    Arguments, result and errors are those of `exploitability`.
     """
-    return 2.0 * exploitability(game, policy)
+    return 2.0 * exploitability(game, policy, log_policy=log_policy)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ _GAMES = (
         "The smallest game without a best response; every policy but uniform can be beaten.",
         "folklore",
         build.rock_paper_scissors,
-        build.thirds,
+        build.rock_paper_scissors_solution,
         unique=True,
     ),
     NamedGame(
@@ -90,7 +90,7 @@ _GAMES = (
         "A beats B beats C beats A. The Stackelberg follower answers each with its conqueror.",
         "SLHF, arXiv:2512.16626",
         build.condorcet_cycle,
-        build.thirds,
+        build.condorcet_cycle_solution,
         unique=True,
     ),
     NamedGame(

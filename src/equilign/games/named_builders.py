@@ -87,8 +87,14 @@ def condorcet_cycle(*, win: float = 0.9) -> PreferenceGame:
     return cycle([check_win(win) - 0.5] * 3, ("A", "B", "C"))
 
 
-def thirds(*, win: float = 1.0) -> Float[np.ndarray, " 3"]:
-    """Uniform over three responses, whatever ``win``."""
+def rock_paper_scissors_solution(*, win: float = 1.0) -> Float[np.ndarray, " 3"]:
+    """Uniform, whatever ``win``."""
+    check_win(win)
+    return np.full(3, 1.0 / 3.0)
+
+
+def condorcet_cycle_solution(*, win: float = 0.9) -> Float[np.ndarray, " 3"]:
+    """Uniform, whatever ``win``."""
     check_win(win)
     return np.full(3, 1.0 / 3.0)
 
@@ -236,9 +242,11 @@ def full_support(*, n: int = 11, seed: int = 0) -> PreferenceGame:
     x, rng = _interior(n, seed)
     noise = rng.normal(size=(n, n))
     project = np.eye(n) - np.outer(x, x) / (x @ x)
-    skew = project @ (noise - noise.T) @ project
-    skew = (skew - skew.T) / 2.0
-    return PreferenceGame(0.5 + skew / (2.0 * np.abs(skew).max()), labels=numbered(n))
+    skew = noise - noise.T
+    for _ in range(2):  # what rounding leaves of the first projection grows with the scaling
+        skew = project @ skew @ project
+        skew /= 2.0 * np.abs(skew).max()
+    return PreferenceGame(0.5 + (skew - skew.T) / 2.0, labels=numbered(n))
 
 
 def full_support_solution(*, n: int = 11, seed: int = 0) -> Float[np.ndarray, " n"]:

@@ -79,19 +79,15 @@ def _pivot_first(game: PreferenceGame, selection: str) -> Equilibria:
     unique = verdicts == UNIQUE
     again = np.flatnonzero(verdicts == FAILED if selection == "vertex" else ~unique)
     if again.size:
-        centres, bounds = _centres(game, again)
-        for k in np.flatnonzero(verdicts[again] == FAILED):
-            centres[k], bounds[k], unique[again[k]] = _settle(game, again[k], centres[k])
-        taken = bounds <= np.maximum(gains[again], 1e-12)
+        centres, bounds, alone = _centres(game, again)
+        taken = (bounds <= np.maximum(gains[again], 1e-12)) | np.isnan(gains[again])
         policies[again[taken]], gains[again[taken]] = centres[taken], bounds[taken]
+        unique[again] = alone & (verdicts[again] == FAILED)
     return policies, gains, unique
 
 
 def _centre_first(game: PreferenceGame, selection: str) -> Equilibria:
-    policies, gains = _centres(game, np.arange(len(game)))
-    unique = np.empty(len(game), dtype=bool)
-    for x in range(len(game)):
-        policies[x], gains[x], unique[x] = _settle(game, x, policies[x])
+    policies, gains, unique = _centres(game, np.arange(len(game)))
     several = np.flatnonzero(~unique)
     if selection == "vertex" and several.size:
         corners, bounds, _ = _vertices(game, several)
@@ -111,48 +107,43 @@ def _vertices(game: PreferenceGame, games: np.ndarray) -> tuple[np.ndarray, np.n
     return vertices(*_arrays(game), games)
 
 
-def _centres(game: PreferenceGame, games: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _centres(game: PreferenceGame, games: np.ndarray) -> Equilibria:
+    from equilign.games.centre import settle_games
+
+    prefs, exist = _arrays(game)
     if game.size <= LARGEST_COMPILED:
         from equilign.games.interior_point import run
 
-        return run(*_arrays(game), 0.0, np.zeros((1, game.size)), games)
+        policies, gains = run(prefs, exist, 0.0, np.zeros((1, game.size)), games)
+        return policies, gains, settle_games(prefs, exist, games, policies, gains)
+    policies, gains = np.zeros((len(games), game.size)), np.empty(len(games))
+    unique = np.empty(len(games), dtype=bool)
+    for k, x in enumerate(games.tolist()):
+        keep = np.ones(game.size, dtype=bool) if game.mask is None else game.mask[x]
+        policies[k, keep], gains[k], unique[k] = _large_centre(compact_margin(game, x, keep))
+    return policies, gains, unique
+
+
+def _large_centre(margin: Float[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, " n"], float, bool]:
+    """Where the equilibrium is the only one, one LU decides that and refines it; else an SVD."""
+    from equilign.games.centre import settle
     from equilign.games.large import centre
 
-    policies, gains = np.zeros((len(games), game.size)), np.empty(len(games))
-    for k, x in enumerate(games):
-        keep = _existing(game, x)
-        policies[k, keep], gains[k] = centre(compact_margin(game, x, keep))
-    return policies, gains
-
-
-def _existing(game: PreferenceGame, x: int) -> np.ndarray:
-    return np.ones(game.size, dtype=bool) if game.mask is None else game.mask[x]
-
-
-def _settle(
-    game: PreferenceGame, x: int, centre: Float[np.ndarray, " n"]
-) -> tuple[Float[np.ndarray, " n"], float, bool]:
-    """Is the centre the only equilibrium? If so, its support's equations are solved exactly."""
-    keep = _existing(game, x)
-    margin, policy = compact_margin(game, x, keep), centre[keep]
-    scale = float(np.abs(margin).max())
-    payoff = margin @ policy
-    gain = max(float(payoff.max()), 0.0)
-    if scale == 0.0:
-        return centre, gain, len(policy) == 1
-    played = policy * scale > -payoff
+    policy, gain = centre(margin)
+    scale = float(np.abs(margin).max()) or 1.0
+    played = policy * scale > -(margin @ policy)
     exact = _support_solution(margin[np.ix_(played, played)] / scale)
-    if exact is None or exact.min() < _TIE:
-        return centre, gain, False
-    solved = np.zeros(len(policy))
-    solved[played] = exact
-    payoff = margin @ solved
-    unique = bool((payoff[~played] < -_TIE * scale).all() and payoff.max() <= _TIE * scale)
-    better = max(float(payoff.max()), 0.0)
-    if unique or better <= gain:
-        centre, gain = centre.copy(), better
-        centre[keep] = solved
-    return centre, gain, unique
+    settled, unique = policy.copy(), False
+    if exact is not None and exact.min() > _TIE:
+        settled[:] = 0.0
+        settled[played] = exact
+        payoff = margin @ settled
+        unique = bool((payoff[~played] < -_TIE * scale).all() and payoff.max() <= _TIE * scale)
+    if not unique:
+        settled = policy.copy()
+        unique = bool(settle(margin, settled))
+    better = max(float((margin @ settled).max()), 0.0)
+    return (settled, better, unique) if better <= max(gain, 1e-14) else (policy, gain, unique)
 
 
 def _support_solution(block: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " k"] | None:

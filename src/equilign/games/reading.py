@@ -112,9 +112,12 @@ def _winner_rows(table: Table, problems: Problems) -> dict[str, Any]:
     for i, value in enumerate(table.columns["winner"]):
         said = str(value).strip()
         low = said.lower()
-        if said == first[i] or low == a or low in _FIRST:
+        # A name comes first: players may be called "a" and "b", whoever is listed first.
+        if said in (first[i], second[i]):
+            score[i] = float(said == first[i])
+        elif low == a or low in _FIRST:
             continue
-        if said == second[i] or low == b or low in _SECOND:
+        elif low == b or low in _SECOND:
             score[i] = 0.0
         elif low in _TIES:
             score[i] = 0.5

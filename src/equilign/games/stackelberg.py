@@ -102,7 +102,7 @@ def leader_values(
 ) -> Float[np.ndarray, "*batch n"]:
     """``V(y)``: what each leader action is worth when the follower answers it optimally.
 
-    Args and errors as of `stackelberg`. Responses that do not exist read 1/2 or ``+inf``.
+    Args and errors as of `stackelberg`. Responses that do not exist read 1/2.
     """
     weight = check_beta(beta_follower, game, "beta_follower")
     return _leader_values(game, _log_ref_follower(game, ref_follower, weight), weight)
@@ -266,13 +266,15 @@ def _leader_values(game: PreferenceGame, log_ref: np.ndarray, beta: float) -> np
             len(game),
             least=max(1, _COMPILED_FROM // game.size**2),
         )
-        return values
-    for rows, margin in margin_slices(game):
-        refs = _rows_of(log_ref, rows, game)
-        if beta == 0.0:
-            values[rows] = 0.5 + np.where(np.isfinite(refs), margin, np.inf).min(axis=-1)
-        else:
-            values[rows] = 0.5 - beta * log_sum_exp(_logits(margin, refs, beta))
+    else:
+        for rows, margin in margin_slices(game):
+            refs = _rows_of(log_ref, rows, game)
+            if beta == 0.0:
+                values[rows] = 0.5 + np.where(np.isfinite(refs), margin, np.inf).min(axis=-1)
+            else:
+                values[rows] = 0.5 - beta * log_sum_exp(_logits(margin, refs, beta))
+    if game.mask is not None:
+        values[~game.mask] = 0.5
     return values
 
 
@@ -357,4 +359,4 @@ def _follower_gap(
             logits = _logits(margin, refs, beta)
             lost = beta * kl(follower[rows], logits - log_sum_exp(logits)[..., None])
         gap[rows] = np.where(leader[rows] > 0.0, leader[rows] * lost, 0.0).sum(axis=-1)
-    return np.maximum(gap, 0.0)
+    return np.asarray(np.maximum(gap, 0.0))

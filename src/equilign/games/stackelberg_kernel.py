@@ -49,17 +49,23 @@ def soft_minima(prefs, log_ref, beta, values, start, stop):  # noqa: ANN001, ANN
     size = prefs.shape[1]
     per_game, per_row = log_ref.shape[0] > 1, log_ref.shape[1] > 1
     logits = np.empty(size)
+    turned = np.empty((size, size + 1))  # rows off powers of two spare the cache
     rate = 0.5 / beta
     for x in range(start, stop):
         game = prefs[x]
+        for i in range(size):  # one pass in the order of memory, for the columns
+            row = game[i]
+            for j in range(size):
+                turned[j, i] = row[j]
         refs = log_ref[x if per_game else 0]
         for i in range(size):
-            row = game[i]
+            row, column = game[i], turned[i]
             ref = refs[i if per_row else 0]
             top = -np.inf
             for j in range(size):
                 # In float64 before subtracting: margins of float32 entries stay exactly skew.
-                logits[j] = ref[j] - (np.float64(row[j]) - np.float64(game[j, i])) * rate
+                cost = (np.float64(row[j]) - column[j]) * rate
+                logits[j] = ref[j] - cost if ref[j] > -np.inf else -np.inf
             for j in range(size):
                 top = max(top, logits[j])
             total = 0.0

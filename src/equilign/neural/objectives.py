@@ -32,6 +32,7 @@ class Target:
         opponents: ``(weight b_m, log-policy q_m)`` in order.
         eta: mirror step, nats per unit of win probability.
         normaliser: of the pointwise loss.
+        law: of sampled responses: the policy at the start of the step, ``(X, n)``.
     """
 
     prefs: Float[Tensor, "x n n"]
@@ -39,6 +40,7 @@ class Target:
     opponents: tuple[tuple[float, Tensor], ...]
     eta: float
     normaliser: Normaliser
+    law: Float[Tensor, "x n"]
 
     def payoff(self) -> Float[Tensor, "x n"]:
         """``sum_m b_m P q_m``."""
@@ -52,16 +54,15 @@ def exact_loss(
     name: str, logps: Float[Tensor, "x n"], target: Target, payoff: Float[Tensor, "x n"]
 ) -> Float[Tensor, " x"]:
     """Expected loss per game; ``payoff`` is the target's, computed once for many steps."""
-    own = logps.detach().exp()
     if name == "pointwise":
         log_z = log_normaliser(payoff, target.anchor.exp(), eta=target.eta, kind=target.normaliser)
         each = mirror_regression_loss(logps, target.anchor, payoff, log_z, eta=target.eta)
-        return (own * each).sum(dim=1)
+        return (target.law * each).sum(dim=1)
     residual = mirror_residual(logps, target.anchor, payoff, eta=target.eta)
     if name == "kl":
         return kl_to_step(logps, residual)
-    uniform = torch.full_like(own, 1.0 / own.shape[1])
-    return pair_loss(residual, own if name == "own-pairs" else uniform)
+    uniform = torch.full_like(target.law, 1.0 / logps.shape[1])
+    return pair_loss(residual, target.law if name == "own-pairs" else uniform)
 
 
 def sampled_loss(
@@ -73,9 +74,7 @@ def sampled_loss(
 ) -> Float[Tensor, " x"]:
     """The same from sampled responses and verdicts, ``samples`` of them per game."""
     games, responses = logps.shape
-    law = logps.detach().exp()
-    if name == "pairs":
-        law = torch.full_like(law, 1.0 / responses)
+    law = torch.full_like(target.law, 1.0 / responses) if name == "pairs" else target.law
     drawn = 1 if name == "pointwise" else 2
     chosen = torch.multinomial(law, drawn * samples, replacement=True, generator=generator)
     shared = chosen.view(games, drawn, samples)

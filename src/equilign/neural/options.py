@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float
+
 from equilign.errors import ConfigError
 from equilign.play import MirrorOptions
 from equilign.rules import Closing, MirrorRule
@@ -25,12 +28,14 @@ class TrainOptions(MirrorOptions):
     """`MirrorOptions`, and how the parameters move. ``start`` and ``tolerance`` are not used.
 
     Attributes:
-        loss: ``pairs``, squared differences under uniform pairs; ``own-pairs``, under the policy's
-            own; ``pointwise``, SPPO's regression under the policy's own responses, with the
-            normaliser that the rule's closing has; ``kl``, KL(policy || target), exact
+        loss: ``pairs``, squared differences under uniform pairs; ``own-pairs``, under the law of
+            the policy at the start of the step; ``pointwise``, SPPO's regression under that law,
+            with the normaliser that the rule's closing has; ``kl``, KL(policy || target), exact
             expectations only. By default the first that suits how the rule's stages end.
-        learning_rate: of the optimiser. By default the one that, with plain gradient descent on
-            a table of logits, makes the rule's step: ``n/4, 1/4, 1/2, 1`` for the four losses.
+        learning_rate: of the optimiser, or one per game (plain gradient descent only; games that
+            share a network share their rate). By default the one that, with plain gradient
+            descent on a table of logits, makes the rule's step: ``n/4, 1/4, 1/2, 1`` for the
+            four losses.
         gradient_steps: optimiser steps on each stage's target.
         optimiser: ``sgd``, without momentum, or ``adam``. Of every sequence of policies that a
             rule carries, parameters and optimiser state are kept apart.
@@ -39,7 +44,7 @@ class TrainOptions(MirrorOptions):
     """
 
     loss: str | None = None
-    learning_rate: float | None = None
+    learning_rate: float | Float[np.ndarray, " x"] | None = None
     gradient_steps: int = 1
     optimiser: str = "sgd"
 
@@ -49,8 +54,11 @@ class TrainOptions(MirrorOptions):
             raise ConfigError(f"loss = {self.loss!r}; there are: {', '.join(LOSSES)}")
         if self.optimiser not in OPTIMISERS:
             raise ConfigError(f"optimiser = {self.optimiser!r}; there are: {', '.join(OPTIMISERS)}")
-        if self.learning_rate is not None and not 0.0 < self.learning_rate < float("inf"):
+        rates = np.asarray(1.0 if self.learning_rate is None else self.learning_rate)
+        if not (np.isfinite(rates).all() and (rates > 0.0).all()):
             raise ConfigError(f"learning_rate = {self.learning_rate}; it must be finite and > 0")
+        if rates.ndim and self.optimiser != "sgd":
+            raise ConfigError("a learning rate per game needs optimiser='sgd'")
         if self.gradient_steps < 1:
             raise ConfigError(f"gradient_steps = {self.gradient_steps}; at least 1")
         if self.tolerance is not None:
@@ -77,8 +85,15 @@ class TrainOptions(MirrorOptions):
             raise ConfigError("loss 'kl' needs exact expectations; sample with 'own-pairs'")
         return loss
 
-    def resolved_learning_rate(self, loss: str, responses: int) -> float:
-        """See the class."""
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return {"pairs": responses / 4.0, "own-pairs": 0.25, "pointwise": 0.5, "kl": 1.0}[loss]
+    def resolved_learning_rate(self, loss: str, shape: tuple[int, int]) -> Float[np.ndarray, " x"]:
+        """One per game; see the class.
+
+        Raises:
+            ConfigError: there are as many rates as neither 1 nor the games.
+        """
+        games, n = shape
+        usual = {"pairs": n / 4.0, "own-pairs": 0.25, "pointwise": 0.5, "kl": 1.0}
+        rates = np.asarray(usual[loss] if self.learning_rate is None else self.learning_rate)
+        if rates.ndim and rates.shape != (games,):
+            raise ConfigError(f"{rates.size} learning rates for {games} games; one, or one each")
+        return np.broadcast_to(rates.astype(np.float64), (games,))

@@ -60,22 +60,23 @@ class TabularPolicy(Policy):
 class MLPPolicy(Policy):
     """The network of EGPO's simulations: a learnable input per game, two hidden layers, logits.
 
-    ``input (features) -> [linear, ReLU] x hidden layers -> linear -> n``; inputs standard normal,
+    ``input -> linear, ReLU -> linear, ReLU -> linear -> n logits``; inputs standard normal,
     weights Xavier normal, biases zero, float64. In those simulations one network serves all
-    games, which therefore move each other; ``shared=False`` gives each game its own.
+    games, which therefore move each other. With several networks each serves an equal part of
+    the games, in order. With fewer ``starts`` than networks the same starts recur, so that one
+    batch can hold the same networks on the same games with different learning rates.
 
     Args:
         games: X.
         responses: n.
         seed: of inputs and weights.
-        shared: whether one network serves all games.
-        features: width of the input.
-        hidden: width of each hidden layer.
-        layers: number of hidden layers.
+        networks: how many share the games; 1 for all games, ``games`` for one each.
+        starts: different networks at the start, repeated in order; all of them by default.
+        width: of the input and of both hidden layers.
 
     References:
         Zhou et al. 2025 (arXiv:2503.08942), released simulations: 10 games, 100 responses,
-        features = hidden = 10, two hidden layers, shared.
+        width 10, one network.
     """
 
     def __init__(
@@ -84,40 +85,39 @@ class MLPPolicy(Policy):
         responses: int,
         *,
         seed: int = 0,
-        shared: bool = True,
-        features: int = 10,
-        hidden: int = 10,
-        layers: int = 2,
+        networks: int = 1,
+        starts: int | None = None,
+        width: int = 10,
     ) -> None:
         super().__init__()
-        sizes = (games, responses, features, hidden)
-        if min(sizes) < 1 or layers < 0:
+        distinct = networks if starts is None else starts
+        sizes = (games, responses, networks, distinct, width)
+        if min(sizes) < 1 or games % networks or networks % distinct:
             raise ConfigError(
-                f"games, responses, features, hidden = {sizes}, layers = {layers}; "
-                "each at least 1, layers at least 0"
+                f"games, responses, networks, starts, width = {sizes}; each must be at least 1, "
+                "networks must divide games and starts must divide networks"
             )
         generator = torch.Generator().manual_seed(seed)
 
         def draw(*size: int) -> Tensor:
-            return torch.randn(size, generator=generator, dtype=torch.float64)
+            values = torch.randn((distinct, *size), generator=generator, dtype=torch.float64)
+            return values.repeat(networks // distinct, 1, 1)
 
         self.shape = (games, responses)
-        self.inputs = nn.Parameter(draw(games, features))
-        widths = [features, *[hidden] * layers, responses]
-        networks = 1 if shared else games
+        self.inputs = nn.Parameter(draw(games // networks, width))
+        widths = [width, width, width, responses]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for above, below in pairwise(widths):
             scale = math.sqrt(2.0 / (above + below))
-            self.weights.append(scale * draw(networks, above, below))
+            self.weights.append(scale * draw(above, below))
             self.biases.append(torch.zeros(networks, 1, below, dtype=torch.float64))
 
     def logits(self) -> Float[Tensor, "x n"]:
         """The network's output."""
-        networks, (games, responses) = len(self.biases[0]), self.shape
-        values = self.inputs.view(networks, games // networks, -1)
+        values: Tensor = self.inputs
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             values = torch.baddbmm(bias, values, weight)
             if i < last:
                 values = values.relu()
-        return values.view(games, responses)
+        return values.view(self.shape)

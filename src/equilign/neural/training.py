@@ -1,6 +1,5 @@
 """The interpreter: it reads slots and weights of any mirror rule, and knows none by name."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -19,6 +18,9 @@ from equilign.neural.options import TrainOptions
 from equilign.neural.policies import Policy
 from equilign.play import Trajectory, suggest_eta
 from equilign.rules import RULES, Closing, MirrorRule, MirrorStage, Slot, Step
+
+Snapshot = tuple[list[Tensor], list[dict[str, Any]]]
+"""Parameters, and the optimiser's state of each."""
 
 
 def train_policy(
@@ -41,10 +43,10 @@ def train_policy(
         **options: see `TrainOptions`; ``eta`` by default as in `equilign.play.suggest_eta`.
 
     Returns:
-        As `equilign.play.play`, float64 throughout; ``extra`` holds ``loss, learning_rate,
-        gradient_steps, optimiser`` and, where ``beta > 0``, ``regularised_gap`` (the gap of the
-        game with that ``beta`` and the game's reference, of the last policy at the recorded
-        steps).
+        As `equilign.play.play`, float64 throughout; ``extra`` holds ``loss``, ``learning_rate``
+        (one per game), ``gradient_steps``, ``optimiser`` and, where ``beta > 0``,
+        ``regularised_gap``: the last policy's gap in the game with that ``beta`` and the game's
+        reference, at the recorded steps.
 
     Raises:
         ConfigError: an option is unknown, out of range, or does not suit the rule; the policy is
@@ -83,9 +85,11 @@ class _Training:
         eta = options.eta
         self.eta = suggest_eta(rule, game, self.beta) if eta is None else eta
         self.loss = options.resolved_loss(rule)
-        self.learning_rate = options.resolved_learning_rate(self.loss, game.size)
+        self.learning_rate = options.resolved_learning_rate(self.loss, policy.shape)
         make = torch.optim.SGD if options.optimiser == "sgd" else torch.optim.Adam
-        self.optimiser = make(policy.parameters(), lr=self.learning_rate)
+        self.optimiser = make(policy.parameters(), lr=float(self.learning_rate.max()))
+        # Descent on a multiple of a game's loss is descent with a multiple of the rate.
+        self.scale = torch.tensor(self.learning_rate / self.learning_rate.max())
         self.prefs = torch.tensor(game.prefs, dtype=torch.float64).view(-1, game.size, game.size)
         self.prefs = 0.5 + (self.prefs - self.prefs.mT) / 2.0
         self.generator = torch.Generator().manual_seed(options.seed)
@@ -97,7 +101,7 @@ class _Training:
             Slot.BASE: start,
             Slot.REFERENCE: start if rule.moves_reference else reference,
         }
-        self.kept: dict[Slot, tuple[list[Tensor], Any]] = {}
+        self.kept: dict[Slot, Snapshot] = {}
 
     def step(self, t: int) -> Step:
         eta = float(self.eta(t)) if callable(self.eta) else float(self.eta)
@@ -105,15 +109,26 @@ class _Training:
 
     # -- parameters -------------------------------------------------------------------------
 
-    def _snapshot(self) -> tuple[list[Tensor], Any]:
-        parameters = [p.detach().clone() for p in self.policy.parameters()]
-        return parameters, copy.deepcopy(self.optimiser.state_dict())
+    def _snapshot(self) -> Snapshot:
+        owned = list(self.policy.parameters())
+        state = [
+            {
+                key: value.clone() if isinstance(value, Tensor) else value
+                for key, value in self.optimiser.state.get(p, {}).items()
+            }
+            for p in owned
+        ]
+        return [p.detach().clone() for p in owned], state
 
-    def _restore(self, snapshot: tuple[list[Tensor], Any]) -> None:
+    def _restore(self, snapshot: Snapshot) -> None:
         with torch.no_grad():
-            for own, kept in zip(self.policy.parameters(), snapshot[0], strict=True):
+            for own, kept, state in zip(self.policy.parameters(), *snapshot, strict=True):
                 own.copy_(kept)
-        self.optimiser.load_state_dict(snapshot[1])
+                # What is restored may be restored again, so the optimiser gets its own copy.
+                self.optimiser.state[own] = {
+                    key: value.clone() if isinstance(value, Tensor) else value
+                    for key, value in state.items()
+                }
 
     @contextmanager
     def _sequence(self, slot: Slot) -> Iterator[None]:
@@ -140,6 +155,7 @@ class _Training:
             anchor=combine(stage.anchor(step), slots).log_softmax(dim=1),
             opponents=opponents,
             eta=step.eta,
+            law=slots[Slot.CURRENT].exp(),
             normaliser="paper" if self.rule.closing == Closing.REGRESS else "estimated",
         )
 
@@ -156,51 +172,60 @@ class _Training:
                 else:
                     assert samples is not None  # noqa: S101 - for the type checker
                     losses = sampled_loss(self.loss, logps, target, samples, self.generator)
-                torch.autograd.backward(losses.sum())
+                torch.autograd.backward((self.scale * losses).sum())
                 self.optimiser.step()
             reached: Tensor = self.policy().detach()
         return reached
 
-    def advance(self, t: int) -> bool:
-        """One step of the rule; False where a number stopped being finite."""
+    def advance(self, t: int) -> None:
+        """One step of the rule."""
         step, before = self.step(t), self.slots[Slot.CURRENT]
         for stage in self.rule.stages:
-            written = self._fit(stage, step)
-            if not bool(torch.isfinite(written).all()):
-                return False
-            self.slots[stage.writes] = written
+            self.slots[stage.writes] = self._fit(stage, step)
         self.slots.pop(Slot.HALF, None)
         self.kept.pop(Slot.HALF, None)
         self.slots[Slot.PREVIOUS] = before
         if self.rule.moves_reference and (t + 1) % step.inner_steps == 0:
             self.slots[Slot.REFERENCE] = self.slots[Slot.CURRENT]
-        return True
 
     # -- the run ----------------------------------------------------------------------------
 
     def run(self) -> Trajectory:
+        """All steps; a game whose policy stops being finite keeps its last finite one."""
         options, record = self.options, self.options.recorded()
         measure = Measure(self.game, self.beta)
-        total = torch.zeros_like(self.slots[Slot.CURRENT])
-        rows: list[Float[np.ndarray, "3 x"]] = []
-        stopped, final = -1, self.slots[Slot.CURRENT]
+        final = self.slots[Slot.CURRENT]
+        total, stopped = torch.zeros_like(final), torch.full((len(final),), -1)
+        table = np.full((record.size, 3, len(final)), np.nan)
+        row = 0
         for t in range(options.steps + 1):
-            final = self.slots[Slot.CURRENT]
-            if len(rows) < record.size and record[len(rows)] == t:
-                rows.append(measure(final.exp().numpy(), (total / max(t, 1)).numpy(), t))
-            if t == options.steps:
+            alive = stopped < 0
+            if row < record.size and record[row] == t:
+                mean = total / max(t, 1)
+                table[row] = measure(final.exp().numpy(), mean.numpy(), t, alive.numpy())
+                row += 1
+            if t == options.steps or not bool(alive.any()):
                 break
-            total += final.exp()
-            if not self.advance(t):
-                stopped = t + 1
+            total += final.exp() * alive[:, None]
+            if not self._advance_alive(t, stopped):
                 break
+            final = torch.where((stopped < 0)[:, None], self.slots[Slot.CURRENT], final)
             if options.progress is not None and t % 100 == 99:
                 options.progress(t + 1, options.steps)
-        table = np.full((record.size, 3, len(self.game)), np.nan)
-        table[: len(rows)] = rows
-        played = max(options.steps if stopped < 0 else stopped, 1)
-        average = (total / played).numpy() if options.steps else final.exp().numpy()
-        return self._trajectory(record, table.transpose(1, 2, 0), final.numpy(), average, stopped)
+        average = (total / total.sum(dim=1, keepdim=True)).numpy() if options.steps else final.exp()
+        return self._trajectory(
+            record, table.transpose(1, 2, 0), final.numpy(), np.asarray(average), stopped.numpy()
+        )
+
+    def _advance_alive(self, t: int, stopped: Tensor) -> bool:
+        """One step; marks the games that diverged at it, and says whether to go on."""
+        self.advance(t)
+        finite = torch.isfinite(self.slots[Slot.CURRENT]).all(dim=1)
+        stopped[(stopped < 0) & ~finite] = t + 1
+        # Sampling from a policy that is no distribution is an error: all games stop with one.
+        if self.options.samples is not None and not bool(finite.all()):
+            stopped[:] = t + 1
+        return bool((stopped < 0).any())
 
     def _trajectory(
         self,
@@ -208,7 +233,7 @@ class _Training:
         gaps: Float[np.ndarray, "3 x r"],
         final: np.ndarray,
         average: np.ndarray,
-        stopped: int,
+        stopped: np.ndarray,
     ) -> Trajectory:
         step, options = self.step(0), self.options
         one = slice(None) if self.game.is_batch else 0
@@ -227,8 +252,8 @@ class _Training:
             duality_gap=gaps[0, one],
             average_duality_gap=gaps[1, one],
             final_log_policy=final[one],
-            average_policy=(average / average.sum(axis=1, keepdims=True))[one],
-            status="done" if stopped < 0 else "diverged",
+            average_policy=average[one],
+            status="diverged" if (stopped >= 0).any() else "done",
             options={
                 "eta": "schedule" if callable(self.eta) else step.eta,
                 "beta": step.beta,
@@ -237,6 +262,6 @@ class _Training:
                 "samples": options.samples,
                 "seed": options.seed,
             },
-            diverged_at=np.full(len(self.game), stopped) if self.game.is_batch else None,
+            diverged_at=stopped if self.game.is_batch else None,
             extra=extra,
         )

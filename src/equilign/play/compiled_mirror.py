@@ -1,9 +1,11 @@
 """From a mirror rule's weights to the compiled loop, and back to a trajectory."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import logsumexp
 
 from equilign.compiled import over_games
 from equilign.play import mirror_kernel as kernels
@@ -14,6 +16,7 @@ from equilign.rules import Slot
 
 _SLOTS = list(Slot)
 _CHUNK_STEPS = 4096
+_SMALL, _MOST_LANES, _LANE_BYTES = 24, 128, 2**19
 _CHUNK_WORK = 2e9  # multiplications between two reports of progress, about half a second
 
 
@@ -74,17 +77,17 @@ def play_one(this: MirrorRun) -> Trajectory:
     first, status = 0, "done"
     while True:
         last = min(first + chunk, options.steps)
-        stopped = kernels.play_game(
+        kernels.play_lanes(
             game.margin,
             (first, last),
             _tables(this, first, last),
             _plan(this, ends=last == options.steps, keeps=True),
             (game.beta, this.log_ref[0]),
             state,
-            (record, gaps, kept),
+            (record, gaps[None], kept),
         )
         first = last
-        if stopped >= 0:
+        if state[4][0] >= 0:
             status = "diverged"
         elif options.tolerance is not None and (gaps[0] <= options.tolerance).any():
             status = "converged"
@@ -95,7 +98,7 @@ def play_one(this: MirrorRun) -> Trajectory:
     count = int(np.isfinite(gaps[0]).sum())
     if status == "converged" and options.tolerance is not None:
         count = int(np.flatnonzero(gaps[0] <= options.tolerance)[0]) + 1
-    policies = np.array([log_normalise(row) for row in kept[:count]]).reshape(count, game.size)
+    policies = kept[:count] - logsumexp(kept[:count], axis=1, keepdims=True)
     final = log_normalise(state[0][0]) if status == "done" else policies[-1]
     average = state[3][0] if options.steps else np.exp(final)
     return Trajectory(
@@ -120,7 +123,16 @@ def _start(this: MirrorRun) -> kernels.State:
     logs[_SLOTS.index(Slot.REFERENCE)] = this.log_slot[0] - this.log_slot[0].max()
     probs = np.exp(np.maximum(logs, LEAST_LOG))
     probs /= probs.sum(axis=1, keepdims=True)
-    return logs, probs, np.zeros((len(_SLOTS), size)), np.zeros((2, size))
+    return logs, probs, np.zeros((len(_SLOTS), size)), np.zeros((2, size)), np.full(1, -1)
+
+
+def _lanes(size: int) -> int:
+    """Games that are played at a time: many while their margins fit the second cache level."""
+    return min(_MOST_LANES, _LANE_BYTES // (8 * size * size)) if size <= _SMALL else 1
+
+
+def _shifted(function: Callable[[int, int], None], by: int, start: int, stop: int) -> None:
+    function(by + start, by + stop)
 
 
 def play_batch(this: MirrorRun) -> Trajectory:
@@ -133,12 +145,14 @@ def play_batch(this: MirrorRun) -> Trajectory:
     gaps = np.full((shape[0], 2, record.size), np.nan)
     final, average = np.full(shape, -np.inf), np.zeros(shape)
     stopped = np.full(shape[0], -1)
+    order = np.argsort(sizes, kind="stable")
+    lanes = _lanes(game.size)
     tables, plan = _tables(this, 0, options.steps), _plan(this, ends=True, keeps=False)
 
     def play_slice(start: int, stop: int) -> None:
         kernels.play_games(
-            (start, stop, options.steps),
-            (game.prefs, members, sizes),
+            (start, stop, options.steps, lanes),
+            (game.prefs, members, sizes, order),
             tables,
             plan,
             (game.beta, this.log_ref, this.log_start, this.log_slot),
@@ -146,10 +160,11 @@ def play_batch(this: MirrorRun) -> Trajectory:
             (gaps, final, average, stopped),
         )
 
-    block = max(64, int(_CHUNK_WORK / (options.steps + 1) / game.size**2))
+    block = max(2 * lanes, int(_CHUNK_WORK / (options.steps + 1) / game.size**2))
     for begin in range(0, shape[0], block):
         end = min(begin + block, shape[0])
-        over_games(lambda a, b, o=begin: play_slice(o + a, o + b), end - begin)  # type: ignore[misc]
+        play_here = partial(_shifted, play_slice, begin)
+        over_games(play_here, end - begin, least=lanes // 2)
         if options.progress is not None:
             options.progress(end, shape[0])
     return batch_trajectory(this, gaps.swapaxes(0, 1), final, average, stopped)

@@ -154,7 +154,8 @@ def _whole(picture: Picture) -> Figure:
     height = max(side, 4.6 + lower)
     figure = Figure(figsize=(side + 1.0 + 5.6, height + 0.5), layout="constrained")
     figure.suptitle(short(picture.title, 90), fontsize=13)
-    left, right = figure.subfigures(1, 2, width_ratios=[side + 1.0, 5.6])
+    columns: Any = figure.subfigures(1, 2, width_ratios=[side + 1.0, 5.6])
+    left, right = columns
     upper, under = right.subfigures(2, 1, height_ratios=[height - lower, lower])
     draw_graph(upper.subplots(), picture)
     draw_policy(under.subplots(), picture.names, picture.policy, bars, picture.policy_title)
@@ -318,7 +319,8 @@ def draw_graph(axes: Axes, picture: Picture) -> None:
         )
     weight = picture.policy[keep]
     axes.scatter(
-        *spots.T,
+        spots[:, 0],
+        spots[:, 1],
         s=70 + 500 * weight,
         zorder=3,
         edgecolor=INK,

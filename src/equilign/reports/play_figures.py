@@ -2,18 +2,17 @@
 
 Four panels at most: the duality gap of the last policy (solid) and of the average policy
 (dashed), where the last policies ended, and, for three responses, their paths on the simplex.
-Drawn as the report's figures are: without pyplot, the same bytes for the same run.
+Drawn as the pictures of games are: without pyplot, the same bytes for the same run.
 """
 
-import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
@@ -23,11 +22,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from equilign.games import Solution
 from equilign.play import Trajectory
 from equilign.reports.drawing import GRID, INK, MARKERS, OKABE_ITO, short
-from equilign.reports.figures import _drawing
+from equilign.reports.game_figures import _save
 
 WIDTH_INCHES = 10.0
 LEAST_GAP = 1e-17
 """Gaps are drawn no lower: rounding ends there, and a logarithm has no zero."""
+MOST_GAP = 1e100
+"""Gaps above stand for infinity (a response that the reference never gives) and are left out."""
 MOST_COLUMNS = 48
 """Responses in the picture of the last policies; the rest is summed up in one column."""
 _MOST_NUMBERS = 12
@@ -38,25 +39,22 @@ _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3.0) / 2.0]])
 Runs = Sequence[tuple[str, Trajectory]]
 
 
-def play_figure(
-    title: str, trajectories: Mapping[str, Trajectory], equilibrium: Solution, kind: str = "svg"
-) -> bytes:
-    """The picture as a file's content.
+def save_play_figure(
+    title: str, trajectories: Mapping[str, Trajectory], equilibrium: Solution, path: Path
+) -> None:
+    """Write the picture of a run.
 
     Args:
         title: of the game.
         trajectories: name of a rule -> its run; all of one game.
         equilibrium: of that game, drawn beside the last policies.
-        kind: ``svg`` or ``png``.
+        path: ends in ``.png`` or ``.svg``.
+
+    Raises:
+        ConfigError, RunDirectoryError: as `equilign.reports.game_figures.check_plot_path`, or
+            the file cannot be written.
     """
-    runs = list(trajectories.items())
-    stream = io.BytesIO()
-    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
-    with _drawing():
-        figure = _figure(title, runs, equilibrium)
-        FigureCanvasAgg(figure)
-        figure.savefig(stream, format=kind, dpi=150, metadata=metadata, facecolor="white")
-    return stream.getvalue()
+    _save(lambda: _figure(title, list(trajectories.items()), equilibrium), path)
 
 
 def style(index: int) -> dict[str, Any]:
@@ -97,7 +95,7 @@ def _figure(title: str, runs: Runs, equilibrium: Solution) -> Figure:
 
 def _legend(figure: Figure, runs: Runs) -> None:
     handles = [Line2D([], [], **style(i)) for i in range(len(runs))]
-    place: Any = {"loc": "outside lower center", "ncols": min(len(runs), 4)}
+    place: Any = {"loc": "outside lower center", "ncols": min(len(runs), 4), "frameon": False}
     legend = figure.legend(handles, ["m"] * len(runs), **place)
     # Labels that start with an underscore would be left out, so the names are set afterwards.
     for label, (name, _) in zip(legend.get_texts(), runs, strict=True):
@@ -113,11 +111,13 @@ def draw_gaps(axes: Axes, runs: Runs, average: bool) -> None:
         shown = t.steps >= 1 if logarithmic and t.steps.size > 1 else t.steps >= 0
         axes.plot(
             t.steps[shown],
-            np.maximum(gaps[shown], LEAST_GAP),
+            np.where(gaps[shown] > MOST_GAP, np.nan, np.maximum(gaps[shown], LEAST_GAP)),
             linestyle=(0, (5, 2)) if average else "solid",
             markevery=_marked(int(shown.sum()), i),
             **style(i),
         )
+    axes.grid(True, color=GRID)
+    axes.set_axisbelow(True)
     axes.set_yscale("log")
     _plain_decades(axes.yaxis)
     if logarithmic:
@@ -153,7 +153,7 @@ def draw_policies(axes: Axes, runs: Runs, equilibrium: Solution) -> None:
     upright = sum(len(name) for name in labels) > 50
     size = 7 if len(labels) > 24 else 9
     axes.set_xticks(range(len(labels)), labels, rotation=90 if upright else 0, fontsize=size)
-    axes.grid(False)
+    axes.tick_params(length=0)
     axes.axhline(0.5, color=INK, linewidth=0.8)
     if len(labels) <= _MOST_NUMBERS:
         for (row, column), value in np.ndenumerate(table):

@@ -1,0 +1,201 @@
+"""Compiled pieces that dynamics are made of: vectors of one game, or of several in lanes.
+
+Entry ``i`` of game ``k`` of ``lanes`` games lies at ``i * lanes + k``.
+"""
+
+import math
+
+import numpy as np
+
+from equilign.compiled import inlined, kernel, strict_kernel
+
+Array = np.ndarray
+
+_LOG2E = 1.4426950408889634
+_LN2_HIGH = 6.93147180369123816490e-01
+_LN2_LOW = 1.90821492927058770002e-10
+_LEAST = -690.0
+_NOTHING = 1e-290
+
+
+@strict_kernel
+def exp(x: float) -> float:
+    """``exp(x)`` for ``-690 <= x <= 0``, to about one ulp, as straight code that becomes SIMD."""
+    k = math.floor(x * _LOG2E + 0.5)
+    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
+    p = 1.0 / 6227020800.0
+    p = p * r + 1.0 / 479001600.0
+    p = p * r + 1.0 / 39916800.0
+    p = p * r + 1.0 / 3628800.0
+    p = p * r + 1.0 / 362880.0
+    p = p * r + 1.0 / 40320.0
+    p = p * r + 1.0 / 5040.0
+    p = p * r + 1.0 / 720.0
+    p = p * r + 1.0 / 120.0
+    p = p * r + 1.0 / 24.0
+    p = p * r + 1.0 / 6.0
+    p = p * r + 0.5
+    p = (p * r) * r + r + 1.0
+    return p * np.int64((np.int64(k) + 1023) << 52).view(np.float64)
+
+
+@inlined
+def matvec(a: Array, x: Array, out: Array) -> None:
+    """``out = a x`` in every lane, ``a`` of shape ``(m, m * lanes)``."""
+    size = a.shape[0]
+    lanes = x.shape[0] // size
+    if lanes == 1:
+        for i in range(size):
+            row = a[i]
+            total = 0.0
+            for j in range(size):
+                total += row[j] * x[j]
+            out[i] = total
+        return
+    for i in range(size):
+        row, mine = a[i], out[i * lanes : (i + 1) * lanes]
+        for k in range(lanes):
+            mine[k] = row[k] * x[k]
+        for j in range(1, size):
+            entries, theirs = row[j * lanes : (j + 1) * lanes], x[j * lanes : (j + 1) * lanes]
+            for k in range(lanes):
+                mine[k] += entries[k] * theirs[k]
+
+
+@inlined
+def copy(source: Array, target: Array) -> None:
+    """``target = source``; array assignment costs more than a short loop."""
+    for i in range(source.shape[0]):
+        target[i] = source[i]
+
+
+@inlined
+def softmax(logits: Array, probs: Array, at: int, stopped: Array) -> None:
+    """Shift ``logits`` to maximum 0 and set ``probs``; note ``at`` where one is not finite."""
+    lanes = stopped.shape[0]
+    if lanes > 1:
+        softmax_lanes(logits, probs, at, stopped)
+        return
+    top = -np.inf
+    for i in range(logits.shape[0]):
+        top = max(top, logits[i])
+    for i in range(logits.shape[0]):
+        logits[i] -= top
+    total = 0.0
+    for i in range(logits.shape[0]):
+        probs[i] = exp(max(logits[i], _LEAST))
+        total += probs[i]
+    scale = 1.0 / total
+    for i in range(logits.shape[0]):
+        probs[i] *= scale
+    if stopped[0] < 0 and not (-np.inf < top < np.inf and 0.0 < total < np.inf):
+        stopped[0] = at
+
+
+@kernel
+def softmax_lanes(logits: Array, probs: Array, at: int, stopped: Array) -> None:
+    """`softmax` for more than one lane."""
+    lanes = stopped.shape[0]
+    size = logits.shape[0] // lanes
+    top, total = np.full(lanes, -np.inf), np.zeros(lanes)
+    for i in range(size):
+        row = logits[i * lanes : (i + 1) * lanes]
+        for k in range(lanes):
+            top[k] = max(top[k], row[k])
+    for i in range(size):
+        row, out = logits[i * lanes : (i + 1) * lanes], probs[i * lanes : (i + 1) * lanes]
+        for k in range(lanes):
+            row[k] -= top[k]
+            value = exp(max(row[k], _LEAST))
+            out[k] = value
+            total[k] += value
+    for k in range(lanes):
+        if stopped[k] < 0 and not (-np.inf < top[k] < np.inf and 0.0 < total[k] < np.inf):
+            stopped[k] = at
+        total[k] = 1.0 / total[k]
+    for i in range(size):
+        out = probs[i * lanes : (i + 1) * lanes]
+        for k in range(lanes):
+            out[k] *= total[k]
+
+
+@kernel
+def project_lanes(points: Array, probs: Array, at: int, stopped: Array) -> None:
+    """Project every lane; note ``at`` where something is not finite."""
+    lanes = stopped.shape[0]
+    size = points.shape[0] // lanes
+    point, result = np.empty(size), np.zeros(size)
+    for k in range(lanes):
+        for i in range(size):
+            point[i] = points[i * lanes + k]
+        if not project(point, result) and stopped[k] < 0:
+            stopped[k] = at
+        for i in range(size):
+            probs[i * lanes + k] = result[i]
+
+
+@kernel
+def project(point: Array, probs: Array) -> bool:
+    """Nearest point of the simplex (Michelot 1986); False where something is not finite."""
+    total = 0.0
+    for i in range(point.shape[0]):
+        total += point[i]
+    if not (-np.inf < total < np.inf):
+        return False
+    count = point.shape[0]
+    level = (total - 1.0) / count
+    while True:
+        total, above = 0.0, 0
+        for i in range(point.shape[0]):
+            if point[i] > level:
+                total += point[i]
+                above += 1
+        level = (total - 1.0) / above
+        if above == count:
+            break
+        count = above
+    for i in range(point.shape[0]):
+        probs[i] = max(point[i] - level, 0.0)
+    return True
+
+
+@kernel
+def log_sum_exp(x: Array) -> float:
+    """``log sum exp(x)``; entries of ``-inf`` count nothing that shows."""
+    top = -np.inf
+    for i in range(x.shape[0]):
+        top = max(top, x[i])
+    total = 0.0
+    for i in range(x.shape[0]):
+        total += exp(max(x[i] - top, _LEAST))
+    return top + math.log(total)
+
+
+@kernel
+def gap(
+    probs: Array, logits: Array, rates: Array, log_ref: Array, beta: float, scratch: Array
+) -> float:
+    """Duality gap; with ``beta > 0`` summed as ``pi (e^-d - 1 + d)``, free of cancellation."""
+    size = probs.shape[0]
+    if beta == 0.0:
+        best = 0.0
+        for i in range(size):
+            best = max(best, rates[i])
+        return 2.0 * best
+    for i in range(size):
+        scratch[i] = log_ref[i] + rates[i] / beta
+    shift = log_sum_exp(scratch)
+    norm = log_sum_exp(logits)
+    total = 0.0
+    for i in range(size):
+        log_best = scratch[i] - shift
+        log_policy = logits[i] - norm
+        d = log_policy - log_best
+        if probs[i] > _NOTHING:
+            if d > -1.0:
+                total += probs[i] * (math.expm1(-d) + d)
+            else:
+                total += math.exp(log_best) - probs[i] + probs[i] * d
+        elif log_best > -np.inf:
+            total += math.exp(log_best)
+    return 2.0 * beta * total
