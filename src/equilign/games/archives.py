@@ -15,7 +15,9 @@ entry of an array of texts as long as the first axis of a stack of wins (``seaso
 ``attributes`` for ``wins_per_attribute``).
 """
 
+import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,14 +83,13 @@ def read_archive(path: Path, key: str | None = None) -> Archive:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     with explain_unreadable(path):
         try:
-            loaded = np.load(path, allow_pickle=False)
+            # From memory: np.load leaves a damaged file open.
+            loaded = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return {"prefs": loaded}
             with loaded:
                 return {name: loaded[name] for name in loaded.files}
-        except FileNotFoundError:
-            raise
-        except (ValueError, EOFError, zipfile.BadZipFile, SyntaxError) as error:
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, SyntaxError) as error:
             raise DataError(
                 f"{path} is no readable NumPy file ({str(error)[:100]}); write it with "
                 "numpy.savez(path, names=..., prefs=...)"

@@ -301,7 +301,7 @@ def _strongly_connected(beats: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Whether in every part a chain of wins leads from each player to each other one."""
     first = parts == np.arange(parts.shape[1])
     down = _reached(first, beats)
-    up = _reached(first, beats)
+    up = _reached(first, beats.swapaxes(1, 2))
     return (down & up).all(axis=1)
 
 

@@ -17,6 +17,10 @@ from equilign.compiled import over_games, strict_kernel
 Array = np.ndarray
 
 _TIE = 1e-13
+"""Weights, and slacks in units of the largest margin, below which they count as zero."""
+
+_TRIES = 20
+"""How many of the least played responses may turn out not to be played after all."""
 
 
 @strict_kernel
@@ -74,6 +78,33 @@ def _climb(x: Array, losing: Array, moves: Array) -> None:
 
 
 @strict_kernel
+def _settle_among(margin: Array, scale: float, inside: Array, outside: Array, policy: Array) -> int:
+    """-1: no equilibrium has this support; else ``policy`` is set: 1 the only one, 0 the centre."""
+    block, losing = np.empty((len(inside), len(inside))), np.empty((len(outside), len(inside)))
+    for b in range(len(inside)):
+        for a in range(len(inside)):
+            block[a, b] = margin[inside[a], inside[b]] / scale
+        for a in range(len(outside)):
+            losing[a, b] = -margin[outside[a], inside[b]] / scale
+    flat = _flat_directions(block)
+    x = flat @ (flat.T @ policy[inside])
+    if flat.shape[1] == 0 or not x.min() > 0.0:
+        return -1
+    x /= x.sum()
+    slack = losing @ x
+    least = slack.min() if len(slack) else 1.0
+    if not least > -_TIE:
+        return -1
+    if flat.shape[1] > 1 and least > 0.0:
+        _climb(x, losing, _without_sum(flat))
+        x /= x.sum()
+    policy[:] = 0.0
+    for a in range(len(inside)):
+        policy[inside[a]] = x[a]
+    return 1 if flat.shape[1] == 1 and x.min() > _TIE and least > _TIE else 0
+
+
+@strict_kernel
 def settle(margin: Array, policy: Array) -> bool:
     """Move ``policy`` to the analytic centre, in place; whether it is the only equilibrium.
 
@@ -87,31 +118,13 @@ def settle(margin: Array, policy: Array) -> bool:
         policy[:] = 1.0 / size
         return size == 1
     payoff = margin @ policy
-    played = policy > -payoff / scale
-    inside, outside = np.flatnonzero(played), np.flatnonzero(~played)
-    count = len(inside)
-    block, losing = np.empty((count, count)), np.empty((len(outside), count))
-    for b in range(count):
-        for a in range(count):
-            block[a, b] = margin[inside[a], inside[b]] / scale
-        for a in range(len(outside)):
-            losing[a, b] = -margin[outside[a], inside[b]] / scale
-    flat = _flat_directions(block)
-    x = flat @ (flat.T @ policy[inside])
-    x /= x.sum()
-    if flat.shape[1] == 0 or not x.min() > 0.0:
-        return False
-    slack = losing @ x
-    least = slack.min() if len(slack) else 1.0
-    if flat.shape[1] > 1 and least > 0.0:
-        _climb(x, losing, _without_sum(flat))
-        x /= x.sum()
-    if not least > -_TIE:
-        return False
-    policy[:] = 0.0
-    for a in range(count):
-        policy[inside[a]] = x[a]
-    return flat.shape[1] == 1 and x.min() > _TIE and least > _TIE
+    order = np.argsort(-policy)
+    count = (policy > -payoff / scale).sum()
+    for players in range(count, max(0, count - _TRIES), -1):
+        found = _settle_among(margin, scale, order[:players], order[players:], policy)
+        if found >= 0:
+            return found == 1
+    return False
 
 
 @strict_kernel

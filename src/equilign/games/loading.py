@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from equilign.errors import ConfigError, DataError, EquilignError
+from equilign.errors import ConfigError, DataError, EquilignError, PolicyError
 from equilign.games.archives import Archive, read_archive
 from equilign.games.build import prefs_from_counts
 from equilign.games.comparisons import Comparisons
@@ -310,15 +310,26 @@ def read_policy(text: str, labels: tuple[str, ...]) -> Float[np.ndarray, " n"]:
     Raises:
         DataError: unreadable, or names that are no players.
         ConfigError: not numbers.
+        PolicyError: not one number per player.
     """
-    if not text.endswith(".json"):
-        try:
-            return np.array([float(part) for part in text.split(",")])
-        except ValueError:
-            raise ConfigError(
-                f"{excerpt(text)} is no policy; write probabilities as 0.5,0.3,0.2, or name a "
-                ".json file"
-            ) from None
+    if text.endswith(".json"):
+        return _fits(_json_policy(text, labels), labels)
+    try:
+        return _fits(np.array([float(part) for part in text.split(",")]), labels)
+    except ValueError:
+        raise ConfigError(
+            f"{excerpt(text)} is no policy; write probabilities as 0.5,0.3,0.2, or name a .json "
+            "file"
+        ) from None
+
+
+def _fits(policy: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:
+    if labels and len(policy) != len(labels):
+        raise PolicyError(f"{len(policy)} probabilities for {len(labels)} players; give one each")
+    return policy
+
+
+def _json_policy(text: str, labels: tuple[str, ...]) -> np.ndarray:
     path = Path(text)
     value = parse_json(read_text(path), path)
     if isinstance(value, dict):

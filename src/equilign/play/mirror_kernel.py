@@ -76,12 +76,14 @@ def _stage(
 
 
 @kernel
-def _record(at: int, played: int, state: State, beta: float, log_ref: Array, gaps: Array) -> None:
+def _record(
+    at: int, played: int, state: State, of_game: tuple[float, Array], gaps: Array, work: Array
+) -> None:
     """Gaps of the last and of the average policy of every lane at one recorded step."""
     logs, probs, rates, sums, stopped = state
+    beta, log_ref = of_game
     lanes = stopped.shape[0]
     size = log_ref.shape[0] // lanes
-    work = np.empty((5, size))
     policy, log_policy, rate, ref, scratch = work[0], work[1], work[2], work[3], work[4]
     for k in range(lanes):
         for i in range(size):
@@ -166,6 +168,7 @@ def play_lanes(  # noqa: C901 - one loop over steps and stages
     stages, lanes, width = anchor.shape[1], stopped.shape[0], logs.shape[1]
     opponents = 4 + 2 * stages
     target, fresh, nothing = np.empty(width), np.empty(width), np.zeros(SLOTS)
+    work = np.empty((5, width // lanes))
     for s in (REFERENCE, BASE):
         if plan[opponents + s]:
             matvec(margin, probs[s], rates[s])
@@ -173,7 +176,7 @@ def play_lanes(  # noqa: C901 - one loop over steps and stages
     for t in range(first, last + 1):
         matvec(margin, probs[CURRENT], rates[CURRENT])
         if at < record.shape[0] and record[at] == t and (t < last or plan[2]):
-            _record(at, t, state, of_game[0], of_game[1], gaps)
+            _record(at, t, state, of_game, gaps, work)
             if plan[3]:
                 copy(logs[CURRENT], kept[at])
             at += 1

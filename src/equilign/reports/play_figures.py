@@ -107,19 +107,21 @@ def draw_gaps(axes: Axes, runs: Runs, average: bool) -> None:
     longest = max(int(t.steps[-1]) for _, t in runs)
     logarithmic = longest > _LOG_STEPS
     for i, (_, t) in enumerate(runs):
-        gaps = t.average_duality_gap if average else t.duality_gap
+        gaps = _drawable(t.average_duality_gap if average else t.duality_gap)
         shown = t.steps >= 1 if logarithmic and t.steps.size > 1 else t.steps >= 0
         axes.plot(
             t.steps[shown],
-            np.where(gaps[shown] > MOST_GAP, np.nan, np.maximum(gaps[shown], LEAST_GAP)),
+            gaps[shown],
             linestyle=(0, (5, 2)) if average else "solid",
             markevery=_marked(int(shown.sum()), i),
             **style(i),
         )
     axes.grid(True, color=GRID)
     axes.set_axisbelow(True)
-    axes.set_yscale("log")
-    _plain_decades(axes.yaxis)
+    every = [gaps for _, t in runs for gaps in (t.duality_gap, t.average_duality_gap)]
+    if np.isfinite(_drawable(np.concatenate(every))).any():  # else a logarithm has no range
+        axes.set_yscale("log")
+        _plain_decades(axes.yaxis)
     if logarithmic:
         axes.set_xscale("log")
         _plain_decades(axes.xaxis)
@@ -128,6 +130,10 @@ def draw_gaps(axes: Axes, runs: Runs, average: bool) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel("" if average else "duality gap (win probability)")
     axes.set_title("average policy (dashed)" if average else "last policy (solid)", fontsize=11)
+
+
+def _drawable(gaps: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
+    return np.where(gaps > MOST_GAP, np.nan, np.maximum(gaps, LEAST_GAP))
 
 
 def _plain_decades(axis: Axis) -> None:

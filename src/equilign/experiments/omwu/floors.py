@@ -1,0 +1,59 @@
+"""Where regularised methods stop: the original game's gap at the regularised equilibrium."""
+
+from typing import Any
+
+import numpy as np
+
+from equilign.experiments.omwu.contestants import REGULARISED_BETAS
+from equilign.experiments.omwu.curves import plain, quantiles
+from equilign.experiments.omwu.families import Family, draw_games
+from equilign.experiments.omwu.scales import Scale
+from equilign.experiments.omwu.tabular import REPORT
+from equilign.games import PreferenceGame, duality_gap, solve
+
+AGREEMENT = 0.05
+"""A measured floor agrees with the exact one within this relative difference."""
+
+
+def study_floors(
+    family: Family, scale: Scale, seed: int, tabular: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Exact floors, game by game, beside the final gaps that were measured.
+
+    Args:
+        family: kind of game.
+        scale: sizes.
+        seed: of the experiment.
+        tabular: what `study_family` found for the family.
+
+    Returns:
+        One row per KL weight and method: quantiles of both, and the share of games that agree.
+    """
+    game, _ = draw_games(family, scale.games, seed, REPORT)
+    rows = []
+    for beta in REGULARISED_BETAS:
+        policies = solve(PreferenceGame(game.prefs, game.ref, beta), "nash").policy
+        exact = np.array(
+            [
+                duality_gap(PreferenceGame(prefs), policy / policy.sum())
+                for prefs, policy in zip(game.prefs, policies, strict=True)
+            ]
+        )
+        for method in ("omd", "nash-md", "egpo"):
+            found = tabular["contestants"][f"{method}:{beta:g}"]
+            measured = np.array([np.nan if v is None else v for v in found["final"]])
+            off = np.abs(measured / exact - 1.0)
+            rows.append(
+                {
+                    "beta": beta,
+                    "method": method,
+                    "title": found["title"],
+                    "eta": found["eta"],
+                    "exact": plain(exact),
+                    "exact_quantiles": plain(quantiles(exact)),
+                    "measured_quantiles": plain(quantiles(measured)),
+                    "agree": float(np.mean(off <= AGREEMENT)),
+                    "below": float(np.mean(measured < (1.0 - AGREEMENT) * exact)),
+                }
+            )
+    return rows
