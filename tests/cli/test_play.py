@@ -367,7 +367,7 @@ def test_listing(capsys):
         (["comal", "--beta", "-1"], "beta = -1.0; the KL weight must be finite and >= 0"),
         (["comal", "--rule-beta", "nan"], "beta = nan; a KL weight must be finite and >= 0"),
         (["comal", "--start", "nowhere"], "start = 'nowhere'; random, uniform, reference, or a"),
-        (["comal", "--start", "0.5,0.5"], "policy has shape (2,); the game has 3 responses"),
+        (["comal", "--start", "0.5,0.5"], "probabilities"),
         (["comal", "--start", "0.5,0.6,0.1"], "policy sums to 1.2, not 1"),
         (["comal", "--start", "gone.json"], "there is no file gone.json"),
         (["comal", "--ref", "0.5,0.6,0.1"], "policy sums to 1.2, not 1"),

@@ -38,13 +38,13 @@ def test_nash_of_a_named_game(capsys):
 
 
 def test_a_kl_weight_and_a_reference(capsys, tmp_path):
-    wanted = [0.4321, 0.2303, 0.3376]  # rock-paper-scissors, beta 0.1
+    wanted = [0.4321, 0.3376, 0.2303]  # known for a cycle and this reference
     options = ("rock-paper-scissors", "--beta", 0.1, "--ref")
     np.testing.assert_allclose(
-        run_json(capsys, *options, "0.6,0.3,0.1")["policy"], wanted, atol=1e-4
+        run_json(capsys, *options, "0.6,0.1,0.3")["policy"], wanted, atol=1e-4
     )
     path = tmp_path / "ref.json"
-    path.write_text(json.dumps({"paper": 0.3, "rock": 0.6, "scissors": 0.1}))
+    path.write_text(json.dumps({"paper": 0.1, "rock": 0.6, "scissors": 0.3}))
     np.testing.assert_allclose(run_json(capsys, *options, path)["policy"], wanted, atol=1e-4)
 
 

@@ -22,11 +22,11 @@ SEEDED = settings(derandomize=True, deadline=None, max_examples=60)
 
 
 def test_counts_become_shares():
-    wins = np.array([[9.0, 3.0, 0.0], [1.0, 9.0, 2.5], [0.0, 2.5, 9.0]])
+    wins = np.array([[np.inf, 3.0, 0.0], [1.0, 9.0, 2.5], [0.0, 2.5, np.nan]])
     game = PreferenceGame.from_counts(wins, labels=("a", "b", "c"))
     np.testing.assert_array_equal(game.prefs, [[0.5, 0.75, 0.5], [0.25, 0.5, 0.5], [0.5, 0.5, 0.5]])
     assert game.names == ("a", "b", "c")
-    assert wins[0, 0] == 9.0, "the input is left alone"
+    assert np.isinf(wins[0, 0]), "the input is left alone, its diagonal not looked at"
     laplace = PreferenceGame.from_counts(wins, prior=1.0)
     np.testing.assert_allclose(laplace.prefs[0], [0.5, 4 / 6, 0.5])
     batch = PreferenceGame.from_counts(np.stack([wins, wins.T]))

@@ -266,6 +266,114 @@ def test_what_is_no_policy_is_refused(beta):
             measure(game, np.array([1.0, -0.5, 0.5]))
 
 
+# -- batches and logarithms ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", [exploitability, duality_gap])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("beta", [0.0, 0.05, 2.0])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_batch_is_a_loop_of_games(measure, dtype, beta, shared):
+    prefs = np.stack([random_prefs(seed, 5) for seed in range(30)]).astype(dtype)
+    ref, policy = policies(0, 5, 30), policies(1, 5, 30)
+    policy[3] = np.eye(5)[2]
+    game = PreferenceGame(prefs, ref[0] if shared else ref, beta)
+    gaps = measure(game, policy)
+    assert gaps.shape == (30,)
+    for x in range(30):
+        alone = PreferenceGame(prefs[x].astype(np.float64), ref[0 if shared else x], beta)
+        assert isinstance(measure(alone, policy[x]), float)
+        assert gaps[x] == pytest.approx(measure(alone, policy[x]), rel=1e-12, abs=1e-16)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.05])
+def test_a_mask_is_a_smaller_game(beta):
+    rng = np.random.default_rng(0)
+    prefs = np.stack([random_prefs(seed, 5) for seed in range(20)])
+    mask = rng.random((20, 5)) < 0.6
+    mask[:, 4] |= ~mask.any(axis=1)
+    weights = rng.random((2, 20, 5)) * mask
+    ref, policy = weights / weights.sum(axis=2, keepdims=True)
+    ref[5], policy[5] = policy[5], ref[5] * 0.0 + mask[5] * (np.arange(5) == mask[5].argmax())
+    prefs[~mask] = np.nan
+    prefs.swapaxes(1, 2)[~mask] = np.nan
+    game = PreferenceGame(prefs, ref, beta, mask)
+    gaps = duality_gap(game, policy)
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(duality_gap(game, log_policy=np.log(policy)), gaps, atol=1e-14)
+    for x in range(20):
+        assert gaps[x] == pytest.approx(duality_gap(game[x], policy[x, mask[x]]), abs=1e-14)
+
+
+def test_a_large_batch_is_looked_at_in_pieces():
+    """More than one piece of 32 MB, and never all of it in float64."""
+    import tracemalloc
+
+    prefs = np.stack([random_prefs(seed, 64) for seed in range(4)] * 600).astype(np.float32)
+    game = PreferenceGame(prefs)
+    policy = policies(0, 64, 2400)
+    gaps = exploitability(game, policy)
+    tracemalloc.start()
+    again = exploitability(game, policy)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * 2**25 < 2.2 * prefs.nbytes * 2
+    np.testing.assert_array_equal(gaps, again)
+    for x in (0, 1023, 1024, 2399):
+        alone = PreferenceGame(prefs[x].astype(np.float64))
+        assert gaps[x] == pytest.approx(exploitability(alone, policy[x]), abs=1e-15)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.05, 1.0])
+def test_logarithms_say_the_same(beta):
+    ref, policy = policies(3, 4, 2)
+    game = PreferenceGame(random_prefs(3, 4), ref, beta)
+    expected = exploitability(game, policy)
+    assert exploitability(game, log_policy=np.log(policy)) == pytest.approx(expected, abs=1e-15)
+    policy = np.array([0.0, 0.5, 0.5, 0.0])
+    with np.errstate(divide="ignore"):
+        logs = np.log(policy)
+    assert exploitability(game, log_policy=logs) == pytest.approx(exploitability(game, policy))
+
+
+def test_logarithms_below_underflow_are_at_the_equilibrium():
+    """Win rate 0.1 against 0.9 at beta = 1e-3: log-odds -400 and -1e300 in the reference."""
+    game = PreferenceGame(np.array([[0.5, 0.1], [0.9, 0.5]]), beta=5e-4)
+    logs = np.array([-800.0, 0.0])
+    assert np.exp(logs[0]) == 0.0
+    assert exploitability(game, log_policy=logs) < 1e-300
+    # Off by a factor e^790 where everything is tiny: still nothing to gain but e^-10 beta.
+    off = exploitability(game, log_policy=np.array([-10.0, np.log1p(-np.exp(-10.0))]))
+    assert off == pytest.approx(5e-4 * np.exp(-10.0) * 789, rel=1e-3)
+    never = PreferenceGame(game.prefs, np.array([0.0, 1.0]), 5e-4)
+    assert exploitability(never, log_policy=logs) == np.inf
+    assert exploitability(never, log_policy=np.array([-np.inf, 0.0])) == 0.0
+
+
+def test_small_margins_keep_their_digits():
+    """1/2 + 1e-12 - 1/2 would leave four digits."""
+    unit = 2.0**-40
+    game = PreferenceGame(0.5 + unit * (ROCK_PAPER_SCISSORS - 0.5))
+    gap = exploitability(game, np.array([0.5, 0.3, 0.2]))
+    assert gap == pytest.approx(0.15 * unit, rel=1e-14, abs=0.0)
+
+
+def test_exactly_one_kind_of_policy_is_needed():
+    game = PreferenceGame(COMAL)
+    with pytest.raises(PolicyError, match="either policy or log_policy"):
+        exploitability(game)
+    with pytest.raises(PolicyError, match="either policy or log_policy"):
+        duality_gap(game, UNIFORM, log_policy=np.log(UNIFORM))
+    for logs in ([np.nan, 0.0, 0.0], [1.0, -1.0, -1.0]):
+        with pytest.raises(PolicyError, match="none above 0"):
+            exploitability(game, log_policy=np.array(logs))
+    with pytest.raises(PolicyError, match="sums to 3"):
+        exploitability(game, log_policy=np.zeros(3))
+    batch = PreferenceGame(COMAL[None])
+    with pytest.raises(PolicyError, match="sums to 2"):
+        exploitability(batch, np.array([[1.0, 1.0, 0.0]]))
+
+
 # -- cycles -------------------------------------------------------------------------------
 
 

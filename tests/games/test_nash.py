@@ -20,6 +20,8 @@ SELECTIONS = ["center", "vertex"]
 ROCK_PAPER_SCISSORS = np.array([[0.5, 0.0, 1.0], [1.0, 0.5, 0.0], [0.0, 1.0, 0.5]])
 COMAL = np.array([[0.5, 0.1, 0.8], [0.9, 0.5, 0.1], [0.2, 0.9, 0.5]])
 CONDORCET = np.array([[0.5, 0.6, 0.7], [0.4, 0.5, 0.8], [0.3, 0.2, 0.5]])
+SCORES = np.array([0.0, 2.0, 1.0, -1.0])
+BRADLEY_TERRY = 1.0 / (1.0 + np.exp(SCORES - SCORES[:, None]))
 WEAK_CONDORCET = np.array([[0.5, 0.5, 0.7], [0.5, 0.5, 0.8], [0.3, 0.2, 0.5]])
 
 
@@ -56,8 +58,8 @@ def solved(prefs, **options):
         ([[0.5]], [1]),
         ([[0.5, 0.8], [0.2, 0.5]], [1, 0]),
         ([[0.5, 0.5 - 1e-9], [0.5 + 1e-9, 0.5]], [0, 1]),
-        # Bradley-Terry: the best response beats every other one
-        (1 / (1 + np.exp(np.array([0, 2, 1, -1.0]) - np.array([[0], [2], [1], [-1.0]]))), [0, 1, 0, 0]),
+        ([[0.5, 0.0, 0.25], [1.0, 0.5, 0.5 + 2**-30], [0.75, 0.5 - 2**-30, 0.5]], [0, 1, 0]),
+        (BRADLEY_TERRY, [0, 1, 0, 0]),
     ],
 )  # fmt: skip
 def test_known_unique_equilibria(prefs, equilibrium, method, selection):

@@ -313,7 +313,7 @@ def test_the_compiled_path_serves_large_batches():
         one = stackelberg(game[x])
         np.testing.assert_allclose(solution.policy[x], one.policy, rtol=1e-12)
         assert solution.value[x] == pytest.approx(one.value, rel=1e-13)
-    assert solution.gap.max() < 1e-15
+    assert 0.0 < solution.gap.max() < 1e-15, "measured, so rounding shows"
     assert solution.status == "optimal"
     worse = np.roll(solution.policy, 1, axis=1)
     gaps = stackelberg_gap(game, worse)

@@ -92,7 +92,7 @@ def _cycles(pool: Pool, names: tuple[str, ...]) -> dict[str, Any]:
         "longer_significant": tests.longer,
         "method": tests.method,
         "under_bradley_terry": float(null.cyclic_triples.mean()),
-        "p_value": upper_p_value(pool.cyclic_triples, null.cyclic_triples),
+        "p_value": upper_p_value(float(pool.cyclic_triples), null.cyclic_triples),
     }
     for cycle in tests.best:
         i, j, k = cycle.players

@@ -1,5 +1,6 @@
 """What is solved: preference games and their measures. No torch here."""
 
+from equilign.games.bradley_terry import BradleyTerry, fit_bradley_terry, simulate_wins
 from equilign.games.checks import check_policy, check_prefs
 from equilign.games.measures import (
     CycleReport,
@@ -10,13 +11,19 @@ from equilign.games.measures import (
     exploitability,
     has_cycle,
 )
+from equilign.games.named import NAMED_GAMES, NamedGame, named_game
 from equilign.games.preference_game import PreferenceGame
 from equilign.games.solution import Solution
 from equilign.games.solve import CONCEPTS, solve
+from equilign.games.stackelberg import follower_policy, leader_values, refine, stackelberg_gap
+from equilign.games.voting import smith_set, weak_condorcet_winners
 
 __all__ = [
     "CONCEPTS",
+    "NAMED_GAMES",
+    "BradleyTerry",
     "CycleReport",
+    "NamedGame",
     "PreferenceGame",
     "Solution",
     "check_policy",
@@ -26,6 +33,15 @@ __all__ = [
     "cyclic_triples",
     "duality_gap",
     "exploitability",
+    "fit_bradley_terry",
+    "follower_policy",
     "has_cycle",
+    "leader_values",
+    "named_game",
+    "refine",
+    "simulate_wins",
+    "smith_set",
     "solve",
+    "stackelberg_gap",
+    "weak_condorcet_winners",
 ]

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from equilign.errors import ConfigError
+from equilign.games.measures import duality_gap
 from equilign.games.preference_game import PreferenceGame
 from equilign.games.solution import Solution
 
@@ -71,21 +72,6 @@ def gibbs(
     return weight / weight.sum(axis=-1, keepdims=True)
 
 
-def measured_gap(
-    game: PreferenceGame, policy: Float[np.ndarray, "*batch n"]
-) -> Float[np.ndarray, "*batch"]:
-    """Duality gap of a policy, as `equilign.games.duality_gap`, for one game or a batch."""
-    return _gap(game, policy, game.win_rates(policy))
-
-
-def _gap(game: PreferenceGame, policy: np.ndarray, rates: np.ndarray) -> np.ndarray:
-    if game.beta == 0.0:
-        return np.asarray(2.0 * np.maximum(rates.max(axis=-1) - 0.5, 0.0))
-    with np.errstate(divide="ignore"):
-        logits = np.log(game.reference) + rates / game.beta
-    return np.asarray(2.0 * game.beta * kl(policy, logits - log_sum_exp(logits)[..., None]))
-
-
 def log_sum_exp(logits: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*batch"]:
     """``log sum exp`` over the last axis; entries may be -inf, not all of a row."""
     top = logits.max(axis=-1, keepdims=True)
@@ -116,10 +102,10 @@ def answer(
     notes: tuple[str, ...] = (),
 ) -> Solution:
     """A `Solution` with value and gap measured; zero rows of ``policy`` mean no answer."""
-    none = ~(policy > 0.0).any(axis=-1)
-    rates = game.win_rates(policy)
-    value = np.where(none, np.nan, 1.0 - rates.max(axis=-1))
-    gap = np.where(none, np.nan, _gap(game, policy, rates))
+    none = np.asarray(~(policy > 0.0).any(axis=-1))
+    value = np.where(none, np.nan, 1.0 - game.win_rates(policy).max(axis=-1))
+    played = np.where(none[..., None], game.uniform(), policy)
+    gap = np.where(none, np.nan, duality_gap(game, played))
     statuses = [name for name, hit in (("none", none), ("not unique", ~unique)) if hit.any()]
     status = max([*statuses, "optimal"], key=STATUSES.index)
     if game.is_batch:

@@ -315,12 +315,13 @@ def read_policy(text: str, labels: tuple[str, ...]) -> Float[np.ndarray, " n"]:
     if text.endswith(".json"):
         return _fits(_json_policy(text, labels), labels)
     try:
-        return _fits(np.array([float(part) for part in text.split(",")]), labels)
+        policy = np.array([float(part) for part in text.split(",")])
     except ValueError:
         raise ConfigError(
             f"{excerpt(text)} is no policy; write probabilities as 0.5,0.3,0.2, or name a .json "
             "file"
         ) from None
+    return _fits(policy, labels)
 
 
 def _fits(policy: np.ndarray, labels: tuple[str, ...]) -> np.ndarray:

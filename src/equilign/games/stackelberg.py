@@ -310,7 +310,7 @@ def _one_answer(game: PreferenceGame, policy: np.ndarray) -> np.ndarray:
     for rows, margin in margin_slices(game):
         exists = there[rows][..., None, :]
         one = split_evenly(-margin, exists, tie_tolerance(game))[1]
-        single[rows] = one.all(axis=-1)
+        single[rows] = (one | (policy[rows] == 0.0)).all(axis=-1)
     return single
 
 

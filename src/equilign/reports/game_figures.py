@@ -253,8 +253,8 @@ def draw_table(
     blank = np.eye(size, dtype=bool) if middle is not None else np.zeros((size, size), dtype=bool)
     if compared is not None:
         blank |= ~compared
-    colours = matplotlib.colormaps["RdBu" if middle is not None else "Blues"].copy()
-    colours.set_bad("white")
+    colours = matplotlib.colormaps["RdBu" if middle is not None else "Blues"]
+    colours = colours.with_extremes(bad="white")
     image = axes.imshow(np.ma.masked_array(values, blank), cmap=colours, vmin=0.0, vmax=1.0)
     shown = [short(name, _LONGEST_NAME) for name in names]
     font = 9 if size <= 20 else 7

@@ -57,7 +57,7 @@ def calls_per_step(rule: MirrorRule, step: Step) -> int:
     return max(1, len(opponents - known))
 
 
-REGULARISED_BETAS = (0.1, 0.01, 0.001)
+REGULARISED_BETAS = (0.1, 0.01, 0.001, 0.0001)
 NESTED_BETAS = (0.3, 0.1, 0.03)
 
 

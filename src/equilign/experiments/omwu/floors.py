@@ -1,5 +1,6 @@
 """Where regularised methods stop: the original game's gap at the regularised equilibrium."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,11 @@ AGREEMENT = 0.05
 
 
 def study_floors(
-    family: Family, scale: Scale, seed: int, tabular: dict[str, Any]
+    family: Family,
+    scale: Scale,
+    seed: int,
+    tabular: dict[str, Any],
+    tell: Callable[[int, int], None],
 ) -> list[dict[str, Any]]:
     """Exact floors, game by game, beside the final gaps that were measured.
 
@@ -25,13 +30,14 @@ def study_floors(
         scale: sizes.
         seed: of the experiment.
         tabular: what `study_family` found for the family.
+        tell: called with done and total.
 
     Returns:
         One row per KL weight and method: quantiles of both, and the share of games that agree.
     """
     game, _ = draw_games(family, scale.games, seed, REPORT)
     rows = []
-    for beta in REGULARISED_BETAS:
+    for number, beta in enumerate(REGULARISED_BETAS):
         policies = solve(PreferenceGame(game.prefs, game.ref, beta), "nash").policy
         exact = np.array(
             [
@@ -56,4 +62,5 @@ def study_floors(
                     "below": float(np.mean(measured < (1.0 - AGREEMENT) * exact)),
                 }
             )
+        tell(number + 1, len(REGULARISED_BETAS))
     return rows

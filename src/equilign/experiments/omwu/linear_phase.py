@@ -92,7 +92,8 @@ def study_linear_phase(
         tell: called with done and total.
 
     Returns:
-        ``fits`` per game (see `fit_line`, with ``predicted`` rate, ``final`` gap and support), and
+        ``fits`` per game (see `fit_line`, with ``predicted`` rate, ``final`` gap,
+        whether it was still ``falling``, and support), and
         a few ``examples`` of curves.
     """
     game, start = draw_games(family, scale.linear_games, seed, LINEAR)
@@ -117,6 +118,7 @@ def study_linear_phase(
                 if unique or fit["rate"] is not None
                 else None,
                 "final": plain(float(gaps[-1])),
+                "falling": _still_falling(played.steps, gaps),
                 "unique": unique,
                 "support": int((exact.policy[x] > _SUPPORT).sum()),
             }
@@ -130,6 +132,13 @@ def study_linear_phase(
         "fits": fits,
         "examples": _examples(played.steps, played.duality_gap, fits),
     }
+
+
+def _still_falling(steps: np.ndarray, gaps: np.ndarray) -> bool:
+    """Whether the second half stays clearly below what the second quarter still had."""
+    coming = envelope(gaps[None])[0]
+    quarter, half = np.searchsorted(steps, [steps[-1] / 4, steps[-1] / 2])
+    return bool(coming[half] < 0.9 * coming[quarter])
 
 
 def _examples(
@@ -172,6 +181,9 @@ def summarise(study: dict[str, Any]) -> dict[str, Any]:
         "r_squared": spread([f["r_squared"] for f in through]),
         "halves": spread([f["halves"] for f in through]),
         "measured_over_predicted": spread(ratio),
+        "stalled": sum(
+            not f["falling"] and not (f["final"] is not None and f["final"] <= 1e-6) for f in fits
+        ),
         "below_1e-6": sum(f["final"] is not None and f["final"] <= 1e-6 for f in fits),
         "final": spread([np.inf if f["final"] is None else f["final"] for f in fits]),
     }

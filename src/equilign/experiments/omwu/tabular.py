@@ -66,6 +66,7 @@ def study_family(family: Family, scale: Scale, seed: int, tell: Tell) -> dict[st
     return {
         "title": family.title,
         "n": family.n,
+        "assumption": family.assumption,
         "games": scale.games,
         "calls": scale.calls,
         "sweep": sweep,

@@ -1,0 +1,94 @@
+"""Papers whose experiments can be run again: a list that the command line reads."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from equilign.errors import ConfigError
+
+SCALES = ("quick", "full", "tiny")
+"""``quick``: minutes on two cores; ``full``: an hour or more; ``tiny``: a smoke test."""
+
+Progress = Callable[[str, int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One reproduction.
+
+    Attributes:
+        name: as on the command line.
+        title: of the paper's method, in prose.
+        citation: where it is from.
+        runner: ``module:function``, imported when it is run; called with the output folder and
+            ``scale, seed, resume, progress``.
+    """
+
+    name: str
+    title: str
+    citation: str
+    runner: str
+
+
+PAPERS: dict[str, Paper] = {
+    paper.name: paper
+    for paper in (
+        Paper(
+            "omwu",
+            "Optimistic multiplicative weights for Nash learning from human feedback",
+            "arXiv:2512.24818",
+            "equilign.experiments.omwu.run:run_omwu",
+        ),
+    )
+}
+"""Name -> reproduction."""
+
+
+def check_request(paper: str, scale: str, seed: int) -> None:
+    """Raise unless there is such a reproduction.
+
+    Raises:
+        ConfigError: no such paper or scale, or a negative seed.
+    """
+    if paper not in PAPERS:
+        raise ConfigError(f"no paper {paper!r}; there are: {', '.join(PAPERS)}")
+    if scale not in SCALES:
+        raise ConfigError(f"no scale {scale!r}; there are: {', '.join(SCALES)}")
+    if seed < 0:
+        raise ConfigError(f"seed = {seed}; it must be >= 0")
+
+
+def reproduce(
+    paper: str,
+    output_dir: Path,
+    *,
+    scale: str = "quick",
+    seed: int = 0,
+    resume: bool = False,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Run a paper's experiments; what comes back is also in ``output_dir/results.json``.
+
+    Args:
+        paper: one of `PAPERS`.
+        output_dir: a run directory.
+        scale: one of `SCALES`.
+        seed: of everything.
+        resume: go on with the run that is there.
+        progress: called with what is being done, 0, how much is done, and of how much.
+
+    Returns:
+        At least ``paper, scale, claims, tables, figures, seconds``.
+
+    Raises:
+        ConfigError: see `check_request`.
+    """
+    check_request(paper, scale, seed)
+    module, _, function = PAPERS[paper].runner.partition(":")
+    run = getattr(import_module(module), function)
+    summary: dict[str, Any] = run(
+        output_dir, scale=scale, seed=seed, resume=resume, progress=progress
+    )
+    return summary
