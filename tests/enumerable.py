@@ -64,10 +64,25 @@ class EnumeratingSampler:
     tokenizer: PreTrainedTokenizerFast
 
     def sample(self, prompts, num_samples, seed):
+        return self._groups(prompts, lambda ids: exact_logps(self.model, ids))
+
+    def sample_mixture(self, parts, prompts, num_samples, seed):
+        """The geometric mixture of whole responses, which is what the exact rules mean."""
+
+        def mixed(ids):
+            total = 0.0
+            for weight, playing in parts:
+                with playing():
+                    total = total + weight * exact_logps(self.model, ids)
+            return total
+
+        return self._groups(prompts, mixed)
+
+    def _groups(self, prompts, logps):
         groups = []
         for prompt in prompts:
             ids = tuple(self.tokenizer(prompt)["input_ids"])
-            weights = np.exp(exact_logps(self.model, ids))
+            weights = np.exp(logps(ids))
             answers = tuple(
                 Completion(r, t, cut_at_end(r, frozenset({END}))[1])
                 for r, t in zip(RESPONSES, TEXTS, strict=True)

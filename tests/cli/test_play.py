@@ -104,6 +104,14 @@ def test_sequential_rules_are_measured_in_their_game(capsys):
     assert np.array(found["follower"]).shape == (3, 3)
 
 
+def test_the_distance_of_sequential_rules_is_total_variation(capsys):
+    found = played(
+        capsys, "comal", "--rules", "stackelberg-gda", "--steps", 0, "--beta", 0.1,
+        "--start", "uniform",
+    )["rules"]["stackelberg-gda"]  # fmt: skip
+    assert found["distance_to_equilibrium"] == pytest.approx(0.5692 - 1 / 3, abs=1e-3)
+
+
 def test_all_plays_every_rule(capsys):
     found = played(capsys, "full-support", "--rules", "all", "--steps", 20, "--game-option", "n=4")
     assert list(found["rules"]) == list(RULES)

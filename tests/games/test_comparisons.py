@@ -90,6 +90,12 @@ def test_a_winner_of_two(tmp_path):
     assert [c.players[i] for i in c.first] == ["x", "y", "y", "y"]
 
 
+def test_winner_and_loser(tmp_path):
+    path = tmp_path / "c.csv"
+    path.write_text("winner,loser,tie\nx,y,\ny,x,true\n")
+    assert table(load_data(path).comparisons) == {("x", "y"): 1.5, ("y", "x"): 0.5}
+
+
 def test_players_may_be_called_a_and_b(tmp_path):
     rows = [
         {"model_a": "b", "model_b": "a", "winner": "a"},

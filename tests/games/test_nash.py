@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from equilign.errors import ConfigError
 from equilign.games import PreferenceGame, duality_gap, exploitability, large
-from equilign.games import nash as module
 from equilign.games.nash import nash
 from tests.games import equilibrium_oracles as oracles
 
@@ -328,6 +327,7 @@ def test_a_float32_batch_is_not_copied():
 def test_large_games(family, backend, monkeypatch):
     assert "torch" in sys.modules
     monkeypatch.setattr(large, "FEWEST_FOR_TORCH", 0 if backend == "torch" else 10**6)
+    monkeypatch.setattr(sys.modules[nash.__module__], "LARGEST_COMPILED", 50)
     prefs = family(np.random.default_rng(0), 170)
     solution = solved(prefs, method="interior-point")
     pivoted = solved(prefs, method="simplex")
@@ -337,7 +337,8 @@ def test_large_games(family, backend, monkeypatch):
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
-def test_large_games_with_clones_and_masks(selection):
+def test_large_games_with_clones_and_masks(selection, monkeypatch):
+    monkeypatch.setattr(sys.modules[nash.__module__], "LARGEST_COMPILED", 50)
     rng = np.random.default_rng(0)
     prefs = np.stack([oracles.clones(rng, 170), oracles.uniform(rng, 170)])
     mask = np.ones((2, 170), dtype=bool)
@@ -378,7 +379,7 @@ def test_where_pivoting_fails_the_interior_point_answers(selection, monkeypatch)
 
 
 def test_an_inaccurate_answer_says_so(monkeypatch):
-    monkeypatch.setattr(module, "ACCURATE", -1.0)
+    monkeypatch.setattr(sys.modules[nash.__module__], "ACCURATE", -1.0)
     solution = nash(PreferenceGame(COMAL))
     assert solution.status == "inaccurate"
     assert "could not be found to a duality gap" in solution.notes[-1]

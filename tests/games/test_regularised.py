@@ -34,7 +34,8 @@ def solved(prefs, ref, beta):
     assert measured <= 1e-15
     assert solution.gap == pytest.approx(measured, abs=1e-15)
     target = log_softmax(log(game.reference) + (game.prefs - 0.5) @ solution.policy / beta)
-    assert np.abs(np.exp(target) - solution.policy).max() < 1e-12
+    # The rounding of the win rates is divided by beta.
+    assert np.abs(np.exp(target) - solution.policy).max() < max(1e-12, 2e-16 / beta)
     return solution.policy, logs
 
 

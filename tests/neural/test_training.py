@@ -86,7 +86,7 @@ def test_the_constant_of_sppo_is_fitted_by_its_own_regression():
     """Many gradient steps on each target end where the exact least-squares step does."""
     options = {"steps": 3, "eta": 1.5}
     expected = play(batch(), SPPO_CONSTANT, start=START, **options)
-    got = trained(SPPO_CONSTANT, gradient_steps=4000, learning_rate=0.25, **options)
+    got = trained(SPPO_CONSTANT, gradient_steps=1200, learning_rate=0.5, **options)
     plain = trained(MWU, **options)
     np.testing.assert_allclose(got.final_policy, expected.final_policy, atol=1e-7)
     assert np.abs(plain.final_policy - got.final_policy).max() > 1e-4
@@ -96,7 +96,7 @@ def test_the_constant_of_sppo_is_fitted_by_its_own_regression():
 def test_every_loss_fitted_to_the_end_is_the_exact_step(loss):
     options = {"steps": 2, "eta": 0.8}
     expected = play(batch(), OMWU, start=START, **options)
-    got = trained(OMWU, loss=loss, gradient_steps=1500, **options)
+    got = trained(OMWU, loss=loss, gradient_steps=800, **options)
     np.testing.assert_allclose(got.final_log_policy, expected.final_log_policy, atol=1e-6)
 
 
@@ -155,14 +155,45 @@ def test_networks_follow_the_rule_when_every_target_is_fitted(rule):
         policy,
         batch(),
         rule,
-        gradient_steps=800,
+        gradient_steps=250,
         optimiser="adam",
-        learning_rate=0.003,
+        learning_rate=0.01,
         **options,
     )
     expected = play(batch(), rule, start=start, **options)
     np.testing.assert_allclose(run.final_policy, expected.final_policy, atol=2e-3)
     assert np.abs(run.final_policy - start).max() > 0.05
+
+
+def contract(logits, target, share=0.5):
+    """A gradient step with a part of the exact step's learning rate, on one game."""
+    return logits + share * (target - log_normalise(logits))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 6])
+def test_half_fits_show_where_each_sequence_starts(steps):
+    """With half the step nothing forgets its start: sequences go on, half points start anew."""
+    game, eta, beta = PreferenceGame(GAMES[0], REF[0]), 1.3, 0.2
+    options = {"steps": steps, "eta": eta, "beta": beta, "learning_rate": 5 / 8}
+
+    def rates(logits):
+        return eta * game.win_rates(np.exp(log_normalise(logits)))
+
+    base = current = LOGITS[0]
+    for _ in range(steps):
+        payoff = rates(current)
+        base = contract(base, log_normalise(base) + payoff)
+        current = contract(current, log_normalise(base) + payoff)
+    got = train_policy(TabularPolicy(LOGITS[:1]), game, OMWU_TWO_SEQUENCE, **options)
+    np.testing.assert_allclose(got.final_log_policy, log_normalise(current), atol=1e-12)
+
+    current, pull = LOGITS[0], eta * beta
+    for _ in range(steps):
+        anchor = (1.0 - pull) * log_normalise(current) + pull * np.log(REF[0])
+        half = contract(current, anchor + rates(current))
+        current = contract(current, anchor + rates(half))
+    got = train_policy(TabularPolicy(LOGITS[:1]), game, EGPO, **options)
+    np.testing.assert_allclose(got.final_log_policy, log_normalise(current), atol=1e-12)
 
 
 def test_the_half_step_leaves_no_trace_in_the_optimiser():
@@ -300,7 +331,7 @@ def test_omwu_settles_and_mwu_does_not_on_a_network():
     gaps = {}
     for rule in (OMWU, MWU):
         run = train_policy(
-            MLPPolicy(1, 3, seed=1), game, rule, steps=3000, eta=0.3, learning_rate=0.1
+            MLPPolicy(1, 3, seed=1), game, rule, steps=1500, eta=0.3, learning_rate=0.2
         )
         gaps[rule.name] = run.duality_gap[0, -1]
     assert gaps["omwu"] < 0.05

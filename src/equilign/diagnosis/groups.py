@@ -161,7 +161,7 @@ def voter_structure(comparisons: Comparisons, voters: np.ndarray, count: int) ->
         transitive += own.count(False)
         cyclic += own.count(True)
         cycles += together
-        paradoxes += together and True not in own
+        paradoxes += together and True
     return Voters(
         count=count,
         agreement=agreement,

@@ -35,8 +35,11 @@ _LEAST = -745.0
 
 
 @kernel
-def _factor(matrix: Array, swaps: Array) -> None:
-    """LU with row exchanges, in place."""
+def _factor(matrix: Array, swaps: Array, pivot: Array) -> None:
+    """LU with row exchanges, in place; ``pivot`` is a buffer.
+
+    The buffer, and slices in place of ranges that start late, let the inner loop become SIMD.
+    """
     size = len(matrix)
     for k in range(size):
         chosen = k
@@ -44,19 +47,22 @@ def _factor(matrix: Array, swaps: Array) -> None:
             if abs(matrix[i, k]) > abs(matrix[chosen, k]):
                 chosen = i
         swaps[k] = chosen
-        pivot = matrix[k]
+        line = matrix[chosen]
+        for j in range(size):
+            pivot[j] = line[j]
         if chosen != k:
-            other = matrix[chosen]
+            other = matrix[k]
             for j in range(size):
-                pivot[j], other[j] = other[j], pivot[j]
-        inverse = 1.0 / pivot[k]
+                line[j] = other[j]
+                other[j] = pivot[j]
+        inverse, rest = 1.0 / pivot[k], pivot[k + 1 : size]
         for i in range(k + 1, size):
             line = matrix[i]
             factor = line[k] * inverse
             line[k] = factor
-            if factor != 0.0:
-                for j in range(k + 1, size):
-                    line[j] -= factor * pivot[j]
+            tail = line[k + 1 :]
+            for j in range(len(rest)):
+                tail[j] -= factor * rest[j]
 
 
 @kernel
@@ -72,11 +78,11 @@ def _substitute(matrix: Array, swaps: Array, vector: Array) -> None:
             total += line[j] * vector[j]
         vector[i] -= total
     for i in range(size - 1, -1, -1):
-        line = matrix[i]
+        tail, known = matrix[i, i + 1 :], vector[i + 1 : size]
         total = 0.0
-        for j in range(i + 1, size):
-            total += line[j] * vector[j]
-        vector[i] = (vector[i] - total) / line[i]
+        for j in range(len(known)):
+            total += tail[j] * known[j]
+        vector[i] = (vector[i] - total) / matrix[i, i]
 
 
 @kernel
@@ -211,11 +217,18 @@ ROOT, D, PAYOFF, MOVED = 1, 2, 3, 4
 
 
 @strict_kernel
-def _log_total(values: Array) -> float:
-    top, total = values.max(), 0.0
-    for i in range(len(values)):
-        total += np.exp(max(values[i] - top, _LEAST))
-    return top + np.log(total)
+def _normalise(logits: Array, policy: Array) -> None:
+    """Subtract ``log sum exp`` from the logits and set the policy to their exponentials."""
+    top, total = logits[0], 0.0
+    for i in range(len(logits)):
+        top = max(top, logits[i])
+    for i in range(len(logits)):
+        policy[i] = np.exp(max(logits[i] - top, _LEAST))
+        total += policy[i]
+    rest = np.log(total)
+    for i in range(len(logits)):
+        policy[i] /= total
+        logits[i] = (logits[i] - top) - rest
 
 
 @strict_kernel
@@ -227,25 +240,27 @@ def log_respond(margin: Array, tau: float, log_ref: Array, theta: Array, state: 
 
 
 @strict_kernel
+def _divergence(p: float, best: float, d: float) -> float:
+    """``p (exp(-d) - 1 + d)`` where ``best = p exp(-d)``, without cancellation."""
+    if abs(d) > 0.1:
+        return best - p + p * d
+    series = 0.0
+    for k in range(11, 1, -1):
+        series = (1.0 - series) * d / k
+    return p * series * d
+
+
+@strict_kernel
 def log_gap(margin: Array, tau: float, log_ref: Array, theta: Array, state: Array) -> float:
     """Normalise theta; exploitability, from ``d = theta - log(best response)`` without loss."""
-    size = len(theta)
-    total = _log_total(theta)
-    for i in range(size):
-        theta[i] -= total
-        state[ROOT, i] = np.exp(max(0.5 * theta[i], _LEAST))
-        state[P, i] = np.exp(max(theta[i], _LEAST))
-    _payoffs(margin, state[P], state[PAYOFF])
-    for i in range(size):
-        state[D, i] = log_ref[i] + state[PAYOFF, i] / tau
-    total = _log_total(state[D])
+    _normalise(theta, state[P])
+    log_respond(margin, tau, log_ref, state[D], state)
+    _normalise(state[D], state[ROOT])
     gap = 0.0
-    for i in range(size):
-        best, p = state[D, i] - total, state[P, i]
-        d = theta[i] - best
-        state[D, i] = d
-        # Far below the best response exp(-d) overflows; there p * exp(-d) is the best response.
-        gap += p * (np.expm1(-d) + d) if d > -1.0 else np.exp(max(best, _LEAST)) - p + p * d
+    for i in range(len(theta)):
+        state[D, i] = theta[i] - state[D, i]
+        gap += _divergence(state[P, i], state[ROOT, i], state[D, i])
+        state[ROOT, i] = np.sqrt(state[P, i])
     return tau * max(gap, 0.0)
 
 
@@ -308,13 +323,13 @@ def log_step(
 @strict_kernel
 def log_stage(step: int, gap: float, before: float, tau: float, stage: int) -> int:
     """After ``stage``: 0 last step, 1 step with the factors at hand, 2 factorise and step."""
-    rounding = 1e-16 * (1.0 + 1.0 / tau)
+    near = 1e-14 + 1e-16 / tau  # one more step with good factors ends in rounding
     if step == LIMIT or not np.isfinite(gap):
         return 0
     if step == 0:
         return 2
     falling = gap < (1e-2 if stage == 1 else 0.1) * before
-    if gap <= tau * rounding**2 or (gap < 1e-16 * tau and stage == 2 and not falling):
+    if gap <= tau * near**2 or (gap < 1e-16 * tau and stage == 2 and not falling):
         return 0
     return 1 if gap < 1e-10 * tau and falling else 2
 
@@ -341,7 +356,7 @@ def _path(
         if path_ended(len(margin), mu, before, enough):
             break
         before = mu
-        _factor(matrix, swaps)
+        _factor(matrix, swaps, work[10])
         _substitute(matrix, swaps, unknowns[0])
         _substitute(matrix, swaps, unknowns[1])
         target = path_correct(mu, state, unknowns)
@@ -367,7 +382,7 @@ def _newton(
         active, block = ints[1, :count], space[: count * count].reshape(count, count)
         if stage == 2:
             log_system(margin, tau, state, active, block, solved[1])
-            _factor(block, swaps)
+            _factor(block, swaps, work[10])
             _substitute(block, swaps, solved[1])
         log_side(tau, state, active, solved[0])
         _substitute(block, swaps, solved[0])
@@ -392,7 +407,14 @@ def _fixed_point(
             best = gap
             theta[:] = work[7]
         if best < 1e-13 * tau:
-            break
+            return best
+    # Newton fails where beta is hardly more than rounding; there the path itself is near enough.
+    _path(margin, tau, log_ref, max(1e-2 * tau, 1e-16), work, matrix, ints)
+    work[7] = np.log(np.maximum(work[P], 1e-300))
+    gap = log_gap(margin, tau, log_ref, work[7], work[:5])
+    if gap < best:
+        best = gap
+        theta[:] = work[7]
     return best
 
 
@@ -453,7 +475,7 @@ def _solve(
     out: tuple[Array, Array],
 ) -> None:
     most = prefs.shape[1]
-    squares, matrices, lines = np.empty(most * most), np.empty(most * most), np.empty(10 * most)
+    squares, matrices, lines = np.empty(most * most), np.empty(most * most), np.empty(11 * most)
     where, space = np.empty(most, np.int64), np.empty(2 * most, np.int64)
     answers, gains = out
     for k in range(span[0], span[1]):
@@ -462,7 +484,7 @@ def _solve(
         size = _players(exist, x, reference, where)
         margin = squares[: size * size].reshape(size, size)
         matrix = matrices[: size * size].reshape(size, size)
-        ints, work = space[: 2 * size].reshape(2, size), lines[: 10 * size].reshape(10, size)
+        ints, work = space[: 2 * size].reshape(2, size), lines[: 11 * size].reshape(11, size)
         logs, theta = work[8], work[9]
         scale = _gather(prefs, x, where[:size], reference, logs, margin, beta)
         if beta > 0.0:

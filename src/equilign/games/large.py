@@ -107,7 +107,7 @@ def fixed_point(
     margin: Float[np.ndarray, "n n"], beta: float, log_ref: Float[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, " n"], float]:
     """Logarithms of the KL-regularised equilibrium, and its exploitability."""
-    from equilign.games.interior_point import DIRECT
+    from equilign.games.interior_point import DIRECT, log_gap
 
     scale = max(float(np.abs(margin).max()), beta)
     game, tau = margin / scale, beta / scale
@@ -122,5 +122,9 @@ def fixed_point(
         if found < gap:
             best, gap = theta, found
         if gap < 1e-13 * tau:
-            break
-    return best, scale * gap
+            return best, scale * gap
+    # Newton fails where beta is hardly more than rounding; there the path itself is near enough.
+    state = path(game, tau, log_ref, max(1e-2 * tau, 1e-16))
+    theta = np.log(np.maximum(state[0], 1e-300))
+    found = log_gap(game, tau, log_ref, theta, state)
+    return (theta, scale * found) if found < gap else (best, scale * gap)

@@ -16,10 +16,14 @@ from equilign.games.solution import Solution
 SELECTIONS = ("center", "vertex")
 METHODS = ("auto", "simplex", "interior-point")
 
+LARGEST_PIVOTED = 300
+"""Responses up to which ``auto`` pivots first."""
+
 ACCURATE = 1e-9
 """Duality gap above which a solution is called inaccurate."""
 
 _TIE = 1e-13
+"""Weights, and slacks in units of the largest margin, below which they count as zero."""
 
 Equilibria = tuple[Float[np.ndarray, "x n"], Float[np.ndarray, " x"], Bool[np.ndarray, " x"]]
 
@@ -68,7 +72,7 @@ def nash(game: PreferenceGame, *, selection: str = "center", method: str = "auto
 
 def equilibria(game: PreferenceGame, selection: str = "center", method: str = "auto") -> Equilibria:
     """Policies, exploitabilities and uniqueness of every game with ``beta = 0``; see `nash`."""
-    pivoting = method == "simplex" or (method == "auto" and game.size <= LARGEST_COMPILED)
+    pivoting = method == "simplex" or (method == "auto" and game.size <= LARGEST_PIVOTED)
     return _pivot_first(game, selection) if pivoting else _centre_first(game, selection)
 
 

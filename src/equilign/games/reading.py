@@ -1,7 +1,7 @@
 """Comparisons from tables of records: which columns there may be, and what they mean.
 
-- preferred and not: ``chosen, rejected``, with ``chosen_model, rejected_model`` where the texts
-  have authors;
+- preferred and not: ``chosen, rejected`` (or ``winner, loser``), with ``chosen_model,
+  rejected_model`` where the texts have authors;
 - a winner of two: ``model_a, model_b, winner`` (also ``player_``, ``system_``, ``_1`` and ``_2``);
 - counts of a pair: ``player_a, player_b, wins_a, wins_b`` and maybe ``ties``.
 
@@ -38,7 +38,9 @@ def is_comparisons(columns: Mapping[str, Any] | list[str]) -> bool:
     """Whether a file with these columns holds comparisons."""
     names = set(columns)
     pair = _pair_columns(names) is not None
-    return {"chosen", "rejected"} <= names or (pair and bool({"winner", "wins_a"} & names))
+    if {"chosen", "rejected"} <= names or {"winner", "loser"} <= names:
+        return True
+    return pair and bool({"winner", "wins_a"} & names)
 
 
 def read_comparisons(table: Table, players: Players = "auto") -> Comparisons:
@@ -62,6 +64,10 @@ def read_comparisons(table: Table, players: Players = "auto") -> Comparisons:
             "player_b, wins_a and wins_b"
         )
     problems = Problems(table.path)
+    if {"winner", "loser"} <= names and not {"chosen", "rejected"} <= names:
+        renamed = {"winner": "chosen", "loser": "rejected"}
+        columns = {renamed.get(name, name): v for name, v in table.columns.items()}
+        table, names = Table(table.path, columns, table.lines), set(columns)
     if {"chosen", "rejected"} <= names:
         rows = _chosen_rows(table, players, problems)
     elif "winner" in names:

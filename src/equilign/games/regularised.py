@@ -6,7 +6,7 @@ from jaxtyping import Float
 from equilign.errors import ConfigError
 from equilign.games.preference_game import PreferenceGame
 
-LARGEST_COMPILED = 150
+LARGEST_COMPILED = 200
 """Responses up to which the compiled elimination is used; above, LAPACK."""
 
 

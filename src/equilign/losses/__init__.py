@@ -8,6 +8,7 @@ from equilign.losses.mirror import (
     mirror_residual,
 )
 from equilign.losses.pairs import kl_to_step, labelled_pair_loss, pair_loss, sampled_pair_loss
+from equilign.losses.policy_gradient import reinforce_loss
 
 __all__ = [
     "Normaliser",
@@ -17,6 +18,7 @@ __all__ = [
     "mirror_regression_loss",
     "mirror_residual",
     "pair_loss",
+    "reinforce_loss",
     "sampled_pair_loss",
     "sequence_logps",
     "token_logps",

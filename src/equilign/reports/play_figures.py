@@ -121,6 +121,7 @@ def draw_gaps(axes: Axes, runs: Runs, average: bool) -> None:
     every = [gaps for _, t in runs for gaps in (t.duality_gap, t.average_duality_gap)]
     if np.isfinite(_drawable(np.concatenate(every))).any():  # else a logarithm has no range
         axes.set_yscale("log")
+        axes.autoscale_view()
         _plain_decades(axes.yaxis)
     if logarithmic:
         axes.set_xscale("log")
@@ -138,7 +139,9 @@ def _drawable(gaps: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
 
 def _plain_decades(axis: Axis) -> None:
     # matplotlib's own labels are formulas, which the settings switch off.
-    axis.set_major_locator(LogLocator(numticks=8))
+    low, high = axis.get_view_interval()
+    parts = (1.0, 2.0, 5.0) if high < 50.0 * low else (1.0,)
+    axis.set_major_locator(LogLocator(subs=parts, numticks=8))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

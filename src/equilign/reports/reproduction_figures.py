@@ -91,11 +91,16 @@ def _numbers(values: Numbers, log: bool) -> np.ndarray:
     return np.where(found < LEAST, LEAST, found) if log else found
 
 
+def _look(index: int) -> dict[str, Any]:
+    """The first series in the colour of the text, so that six colours serve seven series."""
+    return style(0) | {"color": INK, "marker": "*"} if index == 0 else style(index - 1)
+
+
 def _draw_line(axes: Axes, chart: LineChart, line: Line, index: int) -> None:
     x, y = _numbers(line.x, False), _numbers(line.y, chart.y_log)
     if chart.x_log:
         x = np.where(x > 0.0, x, np.nan)
-    look = style(index)
+    look = _look(index)
     if line.points:
         axes.plot(x, y, **(look | {"linestyle": "none"}), alpha=0.8)
         return
@@ -118,11 +123,11 @@ def _draw(axes: Axes, chart: LineChart) -> None:
         axes.axhline(height, color=INK, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1.5)
         axes.annotate(
             name,
-            (1.0, height),
-            (0, 2),
+            (0.0, height),
+            (3, 2),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
-            ha="right",
+            ha="left",
             va="bottom",
         )
     if chart.diagonal:
@@ -141,7 +146,7 @@ def _legend(figure: Figure, chart: LineChart, columns: int) -> None:
     if len(chart.lines) < 2:
         return
     handles = [
-        Line2D([], [], **(style(i) | ({"linestyle": "none"} if line.points else {})))
+        Line2D([], [], **(_look(i) | ({"linestyle": "none"} if line.points else {})))
         for i, line in enumerate(chart.lines)
     ]
     legend = figure.legend(handles, ["m"] * len(handles), loc="outside lower center", ncols=columns)

@@ -13,12 +13,21 @@ from equilign.rollout.scoring import (
     score_answers,
     score_completions,
 )
-from equilign.rollout.types import Completion, Group, Message, Prompt, Sampler, prompt_text
+from equilign.rollout.types import (
+    Completion,
+    Group,
+    Message,
+    MixtureSampler,
+    Prompt,
+    Sampler,
+    prompt_text,
+)
 
 __all__ = [
     "Completion",
     "Group",
     "Message",
+    "MixtureSampler",
     "Prompt",
     "Sampler",
     "SamplingConfig",

@@ -1,14 +1,16 @@
 """Sampling from a transformers model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from equilign.errors import DataError, ModelError
+from equilign.rollout.mixture import Part, generate_mixture
 from equilign.rollout.types import Completion, Group, Prompt
 
 
@@ -122,6 +124,25 @@ class TransformersSampler:
         Raises:
             DataError: a prompt is longer than ``max_prompt_tokens``.
         """
+        return self._in_batches(prompts, num_samples, seed, self._plain)
+
+    def sample_mixture(
+        self, parts: Sequence[Part], prompts: Sequence[Prompt], num_samples: int, seed: int
+    ) -> list[Group]:
+        """See `equilign.rollout.types.MixtureSampler.sample_mixture`.
+
+        Raises:
+            DataError: a prompt is longer than ``max_prompt_tokens``.
+        """
+        return self._in_batches(prompts, num_samples, seed, partial(self._mixed, parts))
+
+    def _in_batches(
+        self,
+        prompts: Sequence[Prompt],
+        num_samples: int,
+        seed: int,
+        generate: Callable[[Tensor, Tensor, int, frozenset[int], int], Tensor],
+    ) -> list[Group]:
         encoded = [encode_prompt(self.tokenizer, p) for p in prompts]
         limit = self.config.max_prompt_tokens
         for i, ids in enumerate(encoded):
@@ -137,13 +158,18 @@ class TransformersSampler:
         with seeded(seed, self.model.device), eval_mode(self.model):
             for start in range(0, len(order), per_batch):
                 rows = order[start : start + per_batch]
-                completions = self._generate([encoded[i] for i in rows], num_samples)
-                for i, answers in zip(rows, completions, strict=True):
-                    groups[i] = Group(prompts[i], encoded[i], tuple(answers))
+                answers = self._answers([encoded[i] for i in rows], num_samples, generate)
+                for i, mine in zip(rows, answers, strict=True):
+                    groups[i] = Group(prompts[i], encoded[i], tuple(mine))
         return [groups[i] for i in range(len(prompts))]
 
     @torch.no_grad()
-    def _generate(self, prompts: list[tuple[int, ...]], num_samples: int) -> list[list[Completion]]:
+    def _answers(
+        self,
+        prompts: list[tuple[int, ...]],
+        num_samples: int,
+        generate: Callable[[Tensor, Tensor, int, frozenset[int], int], Tensor],
+    ) -> list[list[Completion]]:
         ends = end_tokens(self.model, self.tokenizer)
         pad = pad_token(self.tokenizer)
         width = max(map(len, prompts))
@@ -153,18 +179,44 @@ class TransformersSampler:
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
         device = self.model.device
-        out = self.model.generate(  # type: ignore[operator]
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            generation_config=self._generation_config(num_samples, ends, pad),
-        )
-        rows = out[:, width:].tolist()
         answers = []
-        for row in rows:
+        for row in generate(ids.to(device), mask.to(device), num_samples, ends, pad).tolist():
             kept, finished = cut_at_end(row, ends)
             text = self.tokenizer.decode(list(kept), skip_special_tokens=True)
             answers.append(Completion(kept, str(text), finished))
         return [answers[i : i + num_samples] for i in range(0, len(answers), num_samples)]
+
+    def _plain(
+        self, ids: Tensor, mask: Tensor, num_samples: int, ends: frozenset[int], pad: int
+    ) -> Tensor:
+        out: Tensor = self.model.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=self._generation_config(num_samples, ends, pad),
+        )
+        return out[:, ids.shape[1] :]
+
+    def _mixed(
+        self,
+        parts: Sequence[Part],
+        ids: Tensor,
+        mask: Tensor,
+        num_samples: int,
+        ends: frozenset[int],
+        pad: int,
+    ) -> Tensor:
+        return generate_mixture(
+            self.model,
+            parts,
+            ids,
+            mask,
+            num_samples=num_samples,
+            max_new_tokens=self.config.max_new_tokens,
+            temperature=self.config.temperature,
+            top_p=self.config.top_p,
+            ends=ends,
+            pad_id=pad,
+        )
 
     def _generation_config(
         self, num_samples: int, ends: frozenset[int], pad: int

@@ -1,6 +1,7 @@
 """What a sampler returns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -52,6 +53,27 @@ class Sampler(Protocol):
 
     def sample(self, prompts: Sequence[Prompt], num_samples: int, seed: int) -> list[Group]:
         """``num_samples`` responses to every prompt; the same for the same seed and weights."""
+        ...
+
+
+class MixtureSampler(Sampler, Protocol):
+    """Who can also answer as a geometric mixture of several policies."""
+
+    def sample_mixture(
+        self,
+        parts: Sequence[tuple[float, Callable[[], AbstractContextManager[None]]]],
+        prompts: Sequence[Prompt],
+        num_samples: int,
+        seed: int,
+    ) -> list[Group]:
+        """As `sample`, from the normalised ``prod_k q_k^{w_k}``.
+
+        Args:
+            parts: weight ``w_k``, and a context within which the model is ``q_k``.
+            prompts: what to answer.
+            num_samples: responses per prompt.
+            seed: the same responses for the same seed and weights.
+        """
         ...
 
 

@@ -7,8 +7,7 @@ the slots, and the policy is regressed on the result. It knows slots and stages,
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,24 +15,44 @@ from torch import Tensor, nn
 
 from equilign.errors import ConfigError
 from equilign.games import cycle_report
-from equilign.losses import Normaliser, log_normaliser, mirror_regression_loss
+from equilign.losses import (
+    Normaliser,
+    log_normaliser,
+    mirror_regression_loss,
+    mirror_residual,
+    pair_loss,
+    reinforce_loss,
+)
 from equilign.oracles import compare_symmetric, score_groups
-from equilign.rollout import Group, completion_logps, prompt_text, score_answers
+from equilign.rollout import (
+    Group,
+    MixtureSampler,
+    completion_logps,
+    prompt_text,
+    score_answers,
+)
 from equilign.rules import Closing, MirrorRule, Slot, Step
 from equilign.trainers.game_trainer import GameTrainer
 from equilign.trainers.mirror_config import MirrorConfig
 from equilign.trainers.rounds import Row, derive_seed
+from equilign.trainers.slots import Slots, StagePlan
 
 
 class MirrorTrainer(GameTrainer):
-    """Trains a policy by any single-stage mirror rule.
+    """Trains a policy by a mirror rule: its stages in order, one per round.
+
+    A round samples K responses of the current policy to each prompt, asks how they do against the
+    stage's opponents, and regresses the model on the stage's right-hand side. The result becomes
+    the slot that the stage writes; a rule of two stages makes a step in two rounds.
 
     Args:
         model, args, train_dataset, oracle, processing_class, ...: see `GameTrainer`.
+        rule: where a subclass does not name one.
 
     Raises:
-        ConfigError: the rule has more than one stage, another closing than `NORMALISE`, a
-            mixture or a moving reference, or uses the reference with ``beta`` 0.
+        ConfigError: the rule projects or regresses onto the simplex, which only a matrix has;
+            ``num_rounds`` is no multiple of the stages; the rule plays against a mixture and the
+            sampler cannot; or it uses the reference with ``beta`` 0.
     """
 
     rule: MirrorRule
@@ -48,18 +67,30 @@ class MirrorTrainer(GameTrainer):
             self.rule = rule
         self.method = self.rule.name
         super().__init__(*args, **kwargs)
-        if len(self.rule.stages) != 1:
+        config = self.mirror_config
+        self.step = Step(config.eta, config.beta, config.mixture, config.inner_steps)
+        self.stages = StagePlan(self.rule, self.step)
+        self.slots = Slots(self.stages, self.references)
+        self._check_rule()
+
+    def _check_rule(self) -> None:
+        rule, count = self.rule, len(self.rule.stages)
+        if rule.closing not in (Closing.NORMALISE, Closing.GRADIENT):
             raise ConfigError(
-                f"{self.rule.title} has {len(self.rule.stages)} stages; one fits here"
+                f"{rule.title} can be played on a matrix only: the policy of a language model is "
+                "not a vector that could be projected"
             )
-        self.stage = self.rule.stages[0]
-        if self.rule.closing != Closing.NORMALISE or self.stage.mixture or self.rule.moves_reference:
+        if self.config.num_rounds % count:
             raise ConfigError(
-                f"{self.rule.title} can be played on a matrix only, for now: a language model is "
-                "trained by rules that normalise, without a mixture or a moving reference"
+                f"num_rounds = {self.config.num_rounds}; a step of {rule.title} takes {count} "
+                f"rounds, so it must be a multiple of {count}"
             )
-        self.step = Step(eta=self.mirror_config.eta, beta=self.mirror_config.beta)
-        self.anchors, self.opponents = self.rule.slots(self.step)
+        mixes = any(stage.mixture is not None for stage in rule.stages)
+        if mixes and not hasattr(self.sampler, "sample_mixture"):
+            raise ConfigError(
+                f"{rule.title} plays against a mixture of policies; the sampler "
+                f"{type(self.sampler).__name__} has no sample_mixture"
+            )
 
     @property
     def mirror_config(self) -> MirrorConfig:
@@ -67,20 +98,9 @@ class MirrorTrainer(GameTrainer):
         assert isinstance(self.args, MirrorConfig)  # noqa: S101 - for the type checker
         return self.args
 
-    # -- slots ------------------------------------------------------------------------------
-
     def start_round(self, index: int) -> None:
-        """Previous <- current <- the model, if the rule asks for them; the reference stays."""
-        if index == 0:
-            self.references.take(Slot.REFERENCE)
-        if Slot.PREVIOUS in self.anchors | self.opponents:
-            last = Slot.REFERENCE if index == 0 else Slot.CURRENT
-            self.references.copy(last, Slot.PREVIOUS)
-            self.references.take(Slot.CURRENT)
-
-    def _playing(self, slot: Slot) -> AbstractContextManager[None]:
-        # At the start of a round the model itself is the current policy.
-        return nullcontext() if slot == Slot.CURRENT else self.references.playing(slot)
+        """Move the slots that the rule asks for; see `Slots.start_round`."""
+        self.slots.start_round(index)
 
     # -- playing ----------------------------------------------------------------------------
 
@@ -99,7 +119,7 @@ class MirrorTrainer(GameTrainer):
             [[c.text for c in g.completions] for g in groups],
         )
         rows = [_row(i, g, p) for i, g, p in zip(members, groups, games, strict=True)]
-        for slot in sorted(self.opponents):
+        for slot in sorted(self.stages.opponents(index)):
             rates = (
                 [p @ np.array(g.probabilities()) for g, p in zip(groups, games, strict=True)]
                 if slot == Slot.CURRENT
@@ -107,15 +127,19 @@ class MirrorTrainer(GameTrainer):
             )
             for row, values in zip(rows, rates, strict=True):
                 row["win_rates"][str(slot)] = [float(v) for v in values]
-        for slot in sorted(self.anchors | {Slot.CURRENT, Slot.REFERENCE}):
+        for slot in sorted(self.stages.anchors(index) | {Slot.CURRENT, Slot.REFERENCE}):
             for row, values in zip(rows, self._logps(slot, groups), strict=True):
                 row["logps"][str(slot)] = values
         return rows
 
     def _sample(self, slot: Slot, prompts: Sequence[Any], index: int, number: int) -> list[Group]:
         seed = derive_seed(self.args.seed, self.method, index, number, str(slot))
-        with self._playing(slot):
-            return self.sampler.sample(prompts, self.config.num_generations, seed)
+        size = self.config.num_generations
+        if slot == Slot.MIXTURE:
+            mixing = cast(MixtureSampler, self.sampler)  # checked at the start
+            return mixing.sample_mixture(self.slots.mixture(index), prompts, size, seed)
+        with self.slots.playing(slot):
+            return self.sampler.sample(prompts, size, seed)
 
     def _win_rates(self, groups: list[Group], opponents: list[Group]) -> list[np.ndarray]:
         """Each response's mean win probability against an opponent's responses."""
@@ -136,7 +160,7 @@ class MirrorTrainer(GameTrainer):
         return rates
 
     def _logps(self, slot: Slot, groups: list[Group]) -> list[list[float]]:
-        with self._playing(slot):
+        with self.slots.playing(slot):
             return score_answers(
                 self.policy,
                 groups,
@@ -158,16 +182,26 @@ class MirrorTrainer(GameTrainer):
             pad_id=self.pad_id,
             temperature=self.config.temperature,
         ).view(len(rows), size)
-        anchor = _combine(self.stage.anchor(self.step), rows, "logps", logps)
-        payoff = _combine(self.stage.payoff(self.step), rows, "win_rates", logps)
+        stage = self.stages.stage(self.round_index)
+        anchor = _combine(stage.anchor(self.step), rows, "logps", logps)
+        payoff = _combine(stage.payoff(self.step), rows, "win_rates", logps)
         weights = logps.new_tensor([r["weights"] for r in rows])
-        log_z = log_normaliser(
-            payoff, weights, eta=self.step.eta, kind=_normaliser(self.mirror_config.normaliser)
-        )
-        residual = mirror_regression_loss(logps, anchor, payoff, log_z, eta=self.step.eta)
-        loss = (weights * residual).sum(dim=1).mean()
+        loss = self._loss(logps, anchor, payoff, weights).mean()
         moved = (logps.detach() - anchor).abs().mean()
         return loss, {"abs_log_ratio_to_anchor_nats": float(moved)}
+
+    def _loss(self, logps: Tensor, anchor: Tensor, payoff: Tensor, weights: Tensor) -> Tensor:
+        """One number per prompt."""
+        eta = self.step.eta
+        if self.rule.closing == Closing.GRADIENT:
+            residual = mirror_residual(logps.detach(), anchor, payoff, eta=eta)
+            return reinforce_loss(logps, -residual / eta, weights)
+        if self.mirror_config.loss == "pairs":
+            return pair_loss(mirror_residual(logps, anchor, payoff, eta=eta), weights)
+        kind = _normaliser(self.mirror_config.normaliser)
+        log_z = log_normaliser(payoff, weights, eta=eta, kind=kind)
+        squared = mirror_regression_loss(logps, anchor, payoff, log_z, eta=eta)
+        return (weights * squared).sum(dim=1)
 
     def round_summary(self, rows: list[Row]) -> dict[str, float]:
         """KL to the start, length, share ended by the model, and how cyclic the games are."""

@@ -34,7 +34,29 @@ class MirrorConfig(GameConfig):
         },
     )
 
+    loss: str = field(
+        default="pointwise",
+        metadata={
+            "help": "'pointwise': squared residual of the step with the normaliser above; "
+            "'pairs': squared differences of residuals within a group, which need none."
+        },
+    )
+    mixture: float = field(
+        default=0.125,
+        metadata={"help": "Weight of the reference in the opponent of Nash-MD-PG."},
+    )
+    inner_steps: int = field(
+        default=1,
+        metadata={"help": "Steps between two moves of the reference, for rules that move it."},
+    )
+
     def __post_init__(self) -> None:
+        if self.loss not in ("pointwise", "pairs"):
+            raise ConfigError(f"loss = {self.loss!r}; use 'pointwise' or 'pairs'")
+        if not 0.0 <= self.mixture <= 1.0:
+            raise ConfigError(f"mixture = {self.mixture}; a weight in [0, 1]")
+        if self.inner_steps < 1:
+            raise ConfigError(f"inner_steps = {self.inner_steps}; it must be >= 1")
         if not self.eta > 0.0:
             raise ConfigError(f"eta = {self.eta}; the mirror step must be > 0")
         if not self.beta >= 0.0:

@@ -42,6 +42,12 @@ class References:
         """``target`` <- ``source``; the weights are shared, as references never change in place."""
         self._weights[target] = self._weights[source]
 
+    def put(self, name: str) -> None:
+        """The model's present weights <- ``name``."""
+        with torch.no_grad():
+            for n, p in self._trainable().items():
+                p.copy_(self._weights[name][n])
+
     @contextmanager
     def playing(self, name: str) -> Iterator[None]:
         """Within, the model has the weights of ``name``; afterwards exactly its own again."""

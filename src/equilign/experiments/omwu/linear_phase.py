@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from equilign.experiments.omwu.contestants import REGULARISED_BETAS
 from equilign.experiments.omwu.curves import envelope, lasting_arrival, plain, quantiles
 from equilign.experiments.omwu.families import Family, draw_games
+from equilign.experiments.omwu.floors import exact_floors
 from equilign.experiments.omwu.scales import Scale
 from equilign.games import solve
 from equilign.play import play
@@ -93,7 +95,7 @@ def study_linear_phase(
 
     Returns:
         ``fits`` per game (see `fit_line`, with ``predicted`` rate, ``final`` gap,
-        whether it was still ``falling``, and support), and
+        the ``floor`` of the smallest KL weight, whether it was still ``falling``, and support), and
         a few ``examples`` of curves.
     """
     game, start = draw_games(family, scale.linear_games, seed, LINEAR)
@@ -104,6 +106,7 @@ def study_linear_phase(
     played = play(game, "omwu", steps=steps, eta=eta, beta=0.0, start=start, record=record)
     tell(1, 2)
     exact = solve(game, "nash")
+    floors = exact_floors(game, min(REGULARISED_BETAS))
     fits = []
     for x, gaps in enumerate(played.duality_gap):
         fit = fit_line(played.steps.astype(float), gaps)
@@ -118,6 +121,7 @@ def study_linear_phase(
                 if unique or fit["rate"] is not None
                 else None,
                 "final": plain(float(gaps[-1])),
+                "floor": float(floors[x]),
                 "falling": _still_falling(played.steps, gaps),
                 "unique": unique,
                 "support": int((exact.policy[x] > _SUPPORT).sum()),
@@ -135,10 +139,10 @@ def study_linear_phase(
 
 
 def _still_falling(steps: np.ndarray, gaps: np.ndarray) -> bool:
-    """Whether the second half stays clearly below what the second quarter still had."""
-    coming = envelope(gaps[None])[0]
-    quarter, half = np.searchsorted(steps, [steps[-1] / 4, steps[-1] / 2])
-    return bool(coming[half] < 0.9 * coming[quarter])
+    """Whether the largest gap of the second half is below 0.9 times that of the first."""
+    later = steps > steps[-1] / 2
+    gaps = np.where(np.isnan(gaps), np.inf, gaps)
+    return bool(gaps[later].max() < 0.9 * gaps[~later].max())
 
 
 def _examples(
@@ -184,6 +188,7 @@ def summarise(study: dict[str, Any]) -> dict[str, Any]:
         "stalled": sum(
             not f["falling"] and not (f["final"] is not None and f["final"] <= 1e-6) for f in fits
         ),
+        "below_floor": sum(f["final"] is not None and f["final"] < f["floor"] for f in fits),
         "below_1e-6": sum(f["final"] is not None and f["final"] <= 1e-6 for f in fits),
         "final": spread([np.inf if f["final"] is None else f["final"] for f in fits]),
     }

@@ -80,7 +80,8 @@ def _linear_table(results: Results) -> dict[str, Any]:
 def _regrowth_table(results: Results) -> dict[str, Any]:
     rows = []
     for run in results["regrowth"]["runs"]:
-        after = "–" if run["lowest_after"] is None else f"1e{run['lowest_after']:.0f}"
+        lowest = run["lowest_after"]
+        after = "–" if lowest is None else amount(10.0**lowest)
         rows.append([run["title"], f"1e-{run['power']}", run["regrown_at"], after])
     columns = ["Method", "Start", "Steps to regrow", "Lowest afterwards"]
     return _table("regrowth", "A rarely played response", columns, rows)
