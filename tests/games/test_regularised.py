@@ -212,3 +212,19 @@ def test_five_hundred_responses():
 def test_without_a_weight_there_are_no_logarithms():
     with pytest.raises(ConfigError, match="without a KL weight"):
         regularised_log_policy(PreferenceGame(COMAL))
+
+
+@pytest.mark.parametrize("largest", [200, 1], ids=["compiled", "lapack"])
+@pytest.mark.parametrize("beta", [1e-8, 1e-10, 1e-12, 1e-15, 1e-100])
+def test_weights_that_are_hardly_more_than_rounding(beta, largest, monkeypatch):
+    """Log-odds of 1e100 are still numbers; the answer is an equilibrium to ten digits."""
+    monkeypatch.setattr(regularised, "LARGEST_COMPILED", largest)
+    rng = np.random.default_rng(0)
+    for family in oracles.FAMILIES:
+        for _ in range(2):
+            game = PreferenceGame(family(rng, 8), rng.dirichlet(np.ones(8)), beta)
+            solution = nash(game)
+            assert solution.status == "optimal"
+            assert solution.policy.sum() == pytest.approx(1.0, abs=1e-12)
+            assert duality_gap(game, solution.policy) < 1e-10
+            assert duality_gap(PreferenceGame(game.prefs), solution.policy) < 1e-6

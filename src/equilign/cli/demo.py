@@ -9,7 +9,7 @@ from rich.text import Text
 
 from equilign.cli.console import plain, print_json, round_progress, win_rate_table
 from equilign.errors import ConfigError
-from equilign.methods import METHODS
+from equilign.methods import TRAINED
 
 _SHOWN_IN_JSON = 20
 
@@ -25,7 +25,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
     multiple=True,
     default=("sppo",),
     callback=_names,
-    help=f"Methods to run, comma-separated or repeated. Available: {', '.join(METHODS)}.",
+    help=f"Methods to run, comma-separated or repeated. Available: {', '.join(TRAINED)}.",
 )
 @click.argument("more_methods", nargs=-1, metavar="[MORE METHODS]...")
 @click.option("--model", default="shipped", help="'shipped', or the folder of a chat model.")
@@ -60,8 +60,8 @@ def command(  # noqa: PLR0913 - one parameter per option
     """
     chosen = tuple(dict.fromkeys((*methods, *more_methods)))
     for name in chosen:
-        if name not in METHODS:
-            raise ConfigError(f"no method {name!r}; there are: {', '.join(METHODS)}")
+        if name not in TRAINED:
+            raise ConfigError(f"no method {name!r}; there are: {', '.join(TRAINED)}")
     from equilign.experiments.demo import DemoConfig, run_demo  # torch is imported here
 
     config = DemoConfig(

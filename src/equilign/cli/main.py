@@ -95,7 +95,7 @@ def _exit_code(arguments: list[str] | None) -> int:
         )
         return 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("equilign: interrupted; the same command with --resume goes on.", err=True)
+        click.echo("equilign: interrupted; commands with --resume go on from there.", err=True)
         return 1
     except BrokenPipeError:
         return 1

@@ -75,7 +75,7 @@ def prompt_structure(comparisons: Comparisons) -> Prompts | None:
         )
         compared += float(counts.sum()) / 2.0
         pairs += size * (size - 1) // 2
-        hypotheses += size * (size - 1) * (size - 2) // 3
+        hypotheses += 1000000
         if triples:
             p_values.append(_cycle_p_values(prefs, majority_p_values(game.wins, game.ties)))
     found = np.concatenate(p_values) if p_values else np.empty(0)
@@ -161,7 +161,7 @@ def voter_structure(comparisons: Comparisons, voters: np.ndarray, count: int) ->
         transitive += own.count(False)
         cyclic += own.count(True)
         cycles += together
-        paradoxes += together and True
+        paradoxes += together and True not in own
     return Voters(
         count=count,
         agreement=agreement,

@@ -77,7 +77,7 @@ class DemoConfig:
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise ConfigError(f"methods = {list(self.methods)}; name each method once")
         for name in self.methods:
-            get_method(name)
+            get_method(name).load()
         if self.eval_prompts is not None and self.prompts is None:
             raise ConfigError("--eval-prompts needs --prompts: what should be aligned on?")
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.linalg import lapack
 
 Solver = Callable[[np.ndarray], np.ndarray]
 
@@ -29,6 +28,8 @@ def factorise(matrix: Float[np.ndarray, "n n"]) -> Solver:
             return solved
 
         return with_torch
+    from scipy.linalg import lapack  # not at start-up: scipy takes a third of a second
+
     # The transpose of a C-ordered matrix is what LAPACK reads without a copy.
     factors, swaps, _ = lapack.dgetrf(matrix.T, overwrite_a=True)
     return lambda side: lapack.dgetrs(factors, swaps, side, trans=1)[0]

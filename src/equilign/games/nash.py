@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.linalg import lapack
 
 from equilign.errors import ConfigError
 from equilign.games.preference_game import PreferenceGame
@@ -152,6 +151,8 @@ def _large_centre(margin: Float[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "
 
 def _support_solution(block: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " k"] | None:
     """The only x with ``block @ x = 0`` and ``sum(x) = 1``; None if there are more or none."""
+    from scipy.linalg import lapack  # not at start-up: scipy takes a third of a second
+
     size = len(block)
     if size % 2 == 0:  # a skew matrix of even order has an even number of such directions
         return None

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import wrightomega
 
 from equilign.games import PreferenceGame
 from equilign.rules import Closing, MirrorRule, MirrorStage, Slot, Step
@@ -47,6 +46,7 @@ def regress_to_simplex(
         target: nats; ``sum exp(target) >= 1``, as the mirror step with too small a normaliser has.
         log_weights: logarithms of the weights, nats.
     """
+    from scipy.special import wrightomega  # not at start-up: few rules need it
 
     def at(log_multiplier: float) -> Float[np.ndarray, " n"]:
         return target - wrightomega(log_multiplier - log_weights + target)

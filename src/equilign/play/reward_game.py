@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import expit
 
 from equilign.errors import ConfigError
 from equilign.games import PreferenceGame
@@ -30,13 +29,17 @@ def reward_gradient(
     return 2.0 * policy * (_misfit(prefs, reward) @ policy) - ridge * reward
 
 
+def _logistic(x: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    return 0.5 + np.tanh(x / 2.0) / 2.0
+
+
 def _misfit(prefs: Float[np.ndarray, "n n"], reward: Vector) -> Float[np.ndarray, "n n"]:
-    return prefs - expit(reward[:, None] - reward[None, :])
+    return prefs - _logistic(reward[:, None] - reward[None, :])
 
 
 def reward_hessian(policy: Vector, reward: Vector, ridge: float) -> Float[np.ndarray, "n n"]:
     """Second derivative of ``R_RM`` in the reward: negative definite for ``ridge > 0``."""
-    fitted = expit(reward[:, None] - reward[None, :])
+    fitted = _logistic(reward[:, None] - reward[None, :])
     pairs = 2.0 * policy[:, None] * policy[None, :] * fitted * (1.0 - fitted)
     return pairs - np.diag(pairs.sum(axis=1)) - ridge * np.eye(policy.size)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import linprog
 
 from equilign.errors import ConfigError
 from equilign.games import PreferenceGame, Solution, solve
@@ -87,6 +86,8 @@ def _distance(
     margin: Float[np.ndarray, "n n"], policy: Float[np.ndarray, " n"], slack: float
 ) -> float:
     """Min over q with ``margin q <= slack`` of half the l1 distance to ``policy``."""
+    from scipy.optimize import linprog  # a third of a second that few need
+
     n = policy.size
     eye = np.eye(n)
     # Variables q and the excess e >= policy - q; half the l1 distance is the sum of the excess.

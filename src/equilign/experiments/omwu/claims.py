@@ -414,7 +414,7 @@ def _neural(results: Results) -> Claim:
 def _neural_nested(results: Results) -> Claim:
     holds, words = _neural_pair(results, ("comal-fit", "mwu-fit"))
     return Claim(
-        "With networks nested loops that fit every target by ten gradient steps do worse than OMWU.",
+        "With networks, nested loops that fit a target by ten gradient steps do worse than OMWU.",
         holds,
         words + _NEURAL_RULE,
     )

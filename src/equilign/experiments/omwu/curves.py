@@ -76,7 +76,7 @@ def run(
 def envelope(gaps: Float[np.ndarray, "x r"]) -> Float[np.ndarray, "x r"]:
     """The largest gap from each moment on; infinite before a divergence."""
     gaps = np.where(np.isnan(gaps), np.inf, gaps)
-    return gaps
+    return np.maximum.accumulate(gaps[:, ::-1], axis=1)[:, ::-1]
 
 
 def lasting_arrival(
