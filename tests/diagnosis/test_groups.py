@@ -81,6 +81,23 @@ def test_intervals_hold_and_p_values_keep_their_level(tmp_path):
             assert rejected <= 12 if bias == 0.0 else rejected >= 95
 
 
+def test_a_position_column_says_the_same_as_the_order_of_columns(tmp_path):
+    rng = np.random.default_rng(3)
+    listed, said = [], []
+    for k in range(200):
+        first, second = rng.permutation(["a", "b", "c"])[:2].tolist()
+        wins = rng.random() < 0.65
+        chosen, rejected = (first, second) if wins else (second, first)
+        listed.append(duel(first, second, chosen, prompt=f"p{k % 30}"))
+        position = "first" if wins else "second"
+        said.append({"prompt": f"p{k % 30}", "chosen": chosen, "rejected": rejected}
+                    | {"position": position})  # fmt: skip
+    first = position_bias(read(tmp_path, listed))
+    second = position_bias(read(tmp_path, said, players="names"))
+    assert first.first_share > 0.55
+    assert first == second
+
+
 def test_without_both_orders_nothing_is_said(tmp_path):
     assert position_bias(read(tmp_path, [duel("a", "b", "a")] * 30)) is None
     rows = [{"chosen": "a", "rejected": "b"}, {"chosen": "b", "rejected": "a"}] * 20

@@ -97,6 +97,23 @@ def test_data_sets_have_the_counts_and_the_ties_of_the_data():
     np.testing.assert_array_equal(again.deviance, same.deviance)
 
 
+def test_drawn_data_with_ties_win_as_often_as_the_fit_says(monkeypatch):
+    """Ties are kept, so decided comparisons must be more one-sided than the fit."""
+    from equilign.diagnosis import rating
+
+    wins = np.array([[0.0, 80.0, 85.0], [20.0, 0.0, 60.0], [15.0, 40.0, 0.0]])
+    ties = even_counts(3, 24)
+    drawn = []
+    describe = rating._describe
+    monkeypatch.setattr(
+        rating, "_describe", lambda w, compared: drawn.append(w) or describe(w, compared)
+    )
+    fit = fit_bradley_terry(wins)
+    draw_null(fit, wins, ties, 2000, np.random.default_rng(0))
+    mean = np.concatenate(drawn).mean(axis=0)
+    np.testing.assert_allclose(mean, 100 * fit.prefs * (1 - np.eye(3)), atol=0.5)
+
+
 def test_mean_squared_error_by_hand():
     wins = np.array([[0.0, 3.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     fitted = np.full((3, 3), 0.5)

@@ -256,6 +256,19 @@ def test_a_diverging_run_stops_and_says_so():
     assert sampled.status == "diverged"
 
 
+def test_mass_where_the_reference_has_none_is_infinitely_far():
+    game = PreferenceGame(random_matrix(1, 3), np.array([0.5, 0.5, 0.0]), beta=0.1)
+    for options in ({}, {"samples": 100}):
+        run = play(game, "omd", steps=50, eta=1.0, **options)
+        assert run.status == "done"
+        assert run.duality_gap[0] == np.inf == duality_gap(game, np.exp(run.log_policies[0]))
+        assert run.duality_gap[-1] < 0.1
+        assert run.average_duality_gap[-1] == np.inf, "the start policy is in the mean"
+    batch = play(PreferenceGame(game.prefs[None], game.ref, 0.1), "omd", steps=50, eta=1.0)
+    assert batch.duality_gap[0, 0] == np.inf
+    assert np.isfinite(batch.duality_gap[0, -1])
+
+
 def test_tolerance_stops_at_the_first_recorded_step_that_reaches_it():
     game = random_game(0, 6, beta=0.1)
     full = play(game, "egpo", eta=1.0, steps=400, record=1)

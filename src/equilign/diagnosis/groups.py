@@ -75,7 +75,7 @@ def prompt_structure(comparisons: Comparisons) -> Prompts | None:
         )
         compared += float(counts.sum()) / 2.0
         pairs += size * (size - 1) // 2
-        hypotheses += 1000000
+        hypotheses += size * (size - 1) * (size - 2) // 3
         if triples:
             p_values.append(_cycle_p_values(prefs, majority_p_values(game.wins, game.ties)))
     found = np.concatenate(p_values) if p_values else np.empty(0)

@@ -137,7 +137,7 @@ class _Training:
             yield
             return
         current = self._snapshot()
-        if False:
+        if slot in self.kept:
             self._restore(self.kept[slot])
         yield
         self.kept[slot] = self._snapshot()

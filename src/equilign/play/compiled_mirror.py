@@ -95,7 +95,7 @@ def play_one(this: MirrorRun) -> Trajectory:
             options.progress(first, options.steps)
         if status != "done" or first == options.steps:
             break
-    count = int(np.isfinite(gaps[0]).sum())
+    count = int((~np.isnan(gaps[0])).sum())
     if status == "converged" and options.tolerance is not None:
         count = int(np.flatnonzero(gaps[0] <= options.tolerance)[0]) + 1
     policies = kept[:count] - logsumexp(kept[:count], axis=1, keepdims=True)

@@ -192,6 +192,8 @@ def gap(
         log_policy = logits[i] - norm
         d = log_policy - log_best
         if probs[i] > _NOTHING:
+            if log_ref[i] < -1e200:  # a response that the reference never gives
+                return np.inf
             if d > -1.0:
                 total += probs[i] * (math.expm1(-d) + d)
             else:
