@@ -52,6 +52,9 @@ docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict -q
 
 bench: $(VENV)/.dev
+	$(VENV)/bin/python benchmarks/exact_bench.py
+	$(VENV)/bin/python benchmarks/stackelberg_bench.py
+	$(VENV)/bin/python benchmarks/play_bench.py
 	$(VENV)/bin/python benchmarks/round_bench.py
 
 clean:

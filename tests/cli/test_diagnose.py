@@ -46,6 +46,7 @@ def test_json(capsys, tmp_path):
     assert found["cycles"]["examples"][0]["players"] == ["a", "b", "c"]
     assert found["lottery"] == pytest.approx({"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
     assert found["bradley_terry"]["worst_loss"] == pytest.approx(0.5)
+    assert found["bradley_terry"]["worst_loss_margin"] == pytest.approx(1.0)
     assert found["bradley_terry"]["p_value"] == pytest.approx(1 / 51)
     assert found["verdict"] == "game"
     assert found["recommendation"].startswith("A game changes the answer.")

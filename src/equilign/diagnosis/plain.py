@@ -117,7 +117,7 @@ def _bradley_terry(pool: Pool, names: tuple[str, ...]) -> dict[str, Any]:
         "worst_loss": loss.loss,
         "worst_loss_low": loss.low,
         "worst_loss_high": loss.high,
-        "worst_loss_margin": loss.loss,
+        "worst_loss_margin": 2.0 * loss.loss,
         "p_value": rating.p_value,
         "deviance": float(fit.deviance),
         "degrees_of_freedom": int(fit.degrees_of_freedom),
