@@ -15,6 +15,7 @@ COMMANDS = {
     "methods": ("equilign.cli.methods", "Every method: its game, its paper, its maturity."),
     "play": ("equilign.cli.play", "Play a game by learning rules, with their duality gaps."),
     "report": ("equilign.cli.report", "Write the page of a run again."),
+    "reproduce": ("equilign.cli.reproduce", "The experiments of a paper, claim by claim."),
     "solve": ("equilign.cli.solve", "The exact solution of a matrix, named game or data file."),
 }
 """Name -> (module with a click command called `command`, one line of help)."""

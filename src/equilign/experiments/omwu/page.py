@@ -32,6 +32,10 @@ def _text(table: Mapping[str, Any]) -> Table:
     return Table(table["caption"], table["columns"], rows, len(table["columns"]) - 1)
 
 
+def _gap(value: float | None) -> float | str:
+    return "diverged" if value is None else value
+
+
 def _table(name: str, caption: str, columns: list[str], rows: list[list[Any]]) -> dict[str, Any]:
     return {"name": name, "caption": caption, "columns": columns, "rows": rows}
 
@@ -44,7 +48,8 @@ def _methods_table(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
         arrivals = [row["arrival_quantiles"][target][1] for target in ("0.001", "1e-06")]
         reached = f"{row['reached']['1e-06']} of {found['games']}"
         settings = [row["title"], f"{row['beta']:g}", f"{row['eta']:g}"]
-        rows.append([*settings, middle, low, high, *arrivals, reached])
+        gaps = [_gap(value) for value in (middle, low, high)]
+        rows.append([*settings, *gaps, *arrivals, reached])
     columns = ["Method", "beta", "eta", "Gap, median", "lower decile", "upper decile"]
     columns += ["Calls to 1e-3", "Calls to 1e-6", "At 1e-6"]
     caption = f"{found['title']}: after {found['calls']:,} oracle calls, {found['games']} games"
@@ -54,7 +59,7 @@ def _methods_table(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
 def _floors_table(name: str, title: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     cells = []
     for r in rows:
-        medians = [r["exact_quantiles"][1], r["measured_quantiles"][1]]
+        medians = [_gap(r[key][1]) for key in ("exact_quantiles", "measured_quantiles")]
         cells.append([r["title"], f"{r['beta']:g}", f"{r['eta']:g}", *medians, f"{r['agree']:.0%}"])
     columns = ["Method", "beta", "eta", "Exact floor", "Final gap", "Games within 5 %"]
     return _table(f"floors-{name}", f"{title}: original gap, medians", columns, cells)
@@ -92,7 +97,8 @@ def _neural_table(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
     for row in found["contestants"].values():
         low, middle, high = row["final_quantiles"]
         settings = [row["title"], f"{row['beta']:g}", f"{row['learning_rate']:g}"]
-        rows.append([*settings, row["start_quantiles"][1], middle, low, high])
+        gaps = [_gap(value) for value in (row["start_quantiles"][1], middle, low, high)]
+        rows.append([*settings, *gaps])
     columns = ["Method", "beta", "Learning rate", "Gap at start", "Gap, median", "lower", "upper"]
     caption = f"{found['title']}: after {found['gradient_steps']:,} gradient steps"
     return _table(f"networks-{name}", caption, columns, rows)
