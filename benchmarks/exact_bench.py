@@ -96,14 +96,18 @@ def open_spiel_loop(prefs: np.ndarray) -> None:
         solver.solve_zero_sum_matrix_game(matrix)
 
 
-PEERS = {"quantecon": quantecon_loop, "nashpy": nashpy_loop, "open_spiel": open_spiel_loop}
+PEERS = {
+    "quantecon": ("quantecon", quantecon_loop),
+    "nashpy": ("nashpy", nashpy_loop),
+    "open_spiel": ("open_spiel.python.algorithms.lp_solver", open_spiel_loop),
+}
 
 
 def loops(peers: bool) -> dict[str, Callable[[np.ndarray], None]]:
     found = {"scipy": scipy_loop}
-    for name, loop in PEERS.items() if peers else ():
+    for name, (module, loop) in PEERS.items() if peers else ():
         try:
-            importlib.import_module("pyspiel" if name == "open_spiel" else name)
+            importlib.import_module(module)
         except ImportError:
             continue
         found[name] = loop

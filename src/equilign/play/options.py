@@ -85,9 +85,9 @@ class PlayOptions:
         if self.samples is not None and self.samples < 1:
             raise ConfigError(f"samples = {self.samples}; at least 1 verdict per response")
         if self.seed < 0:
-            raise ConfigError(f"seed = {self.seed}; a whole number >= 0")
-        if self.tolerance is not None and not self.tolerance >= 0.0:
-            raise ConfigError(f"tolerance = {self.tolerance}; a duality gap >= 0")
+            raise ConfigError(f"seed = {self.seed}; it must be >= 0")
+        if self.tolerance is not None and not 0.0 <= self.tolerance < np.inf:
+            raise ConfigError(f"tolerance = {self.tolerance}; a duality gap, finite and >= 0")
         if isinstance(self.start, str) and self.start not in ("random", "uniform", "reference"):
             raise ConfigError(f"start = {self.start!r}; random, uniform, reference, or a policy")
 
