@@ -123,7 +123,8 @@ def _start(this: MirrorRun) -> kernels.State:
     logs[_SLOTS.index(Slot.REFERENCE)] = this.log_slot[0] - this.log_slot[0].max()
     probs = np.exp(np.maximum(logs, LEAST_LOG))
     probs /= probs.sum(axis=1, keepdims=True)
-    return logs, probs, np.zeros((len(_SLOTS), size)), np.zeros((2, size)), np.full(1, -1)
+    zeros = np.zeros((len(_SLOTS), size))
+    return logs, probs, zeros, np.zeros((2, size)), np.full(1, -1), np.zeros((7, size))
 
 
 def _lanes(size: int) -> int:

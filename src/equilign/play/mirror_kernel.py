@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from equilign.compiled import inlined, kernel
+from equilign.compiled import borrowing, kernel
 from equilign.play.vector_kernels import copy, gap, log_sum_exp, matvec, project_lanes, softmax
 
 CURRENT, PREVIOUS, REFERENCE, BASE, HALF, MIXTURE = range(6)
@@ -21,19 +21,26 @@ SLOTS = 6
 NORMALISE, PROJECT, GRADIENT = range(3)
 
 Array = np.ndarray
-State = tuple[Array, Array, Array, Array, Array]
+State = tuple[Array, Array, Array, Array, Array, Array]
 """Logits, probabilities and rates of every slot, ``(SLOTS, m * lanes)``; sums of what was played
-and of its rates, ``(2, m * lanes)``; the step at which each lane stopped being finite, or -1."""
+and of its rates, ``(2, m * lanes)``; the step at which each lane stopped being finite, or -1;
+scratch, ``(7, m * lanes)``."""
 Output = tuple[Array, Array, Array]
 """Steps to record; gaps ``(lanes, 2, R)`` of the last and the average policy; logits kept of a
 single game, ``(R, m)``."""
 
 
-@inlined
+@borrowing
 def _combine(anchor: Array, payoff: Array, values: Array, rates: Array, out: Array) -> None:
-    """``sum_s anchor[s] * values[s] + payoff[s] * rates[s]``, in one pass without branches."""
+    """``sum_s anchor[s] * values[s] + payoff[s] * rates[s]``: most rules use three slots only."""
     a0, a1, a2, a3, a4, a5 = anchor[0], anchor[1], anchor[2], anchor[3], anchor[4], anchor[5]
     b0, b1, b2, b3, b4, b5 = payoff[0], payoff[1], payoff[2], payoff[3], payoff[4], payoff[5]
+    if a3 == 0.0 and a4 == 0.0 and a5 == 0.0 and b3 == 0.0 and b4 == 0.0 and b5 == 0.0:
+        for i in range(out.shape[0]):
+            out[i] = (a0 * values[0, i] + a1 * values[1, i] + a2 * values[2, i]) + (
+                b0 * rates[0, i] + b1 * rates[1, i] + b2 * rates[2, i]
+            )
+        return
     for i in range(out.shape[0]):
         out[i] = (
             (a0 * values[0, i] + a1 * values[1, i])
@@ -46,7 +53,7 @@ def _combine(anchor: Array, payoff: Array, values: Array, rates: Array, out: Arr
         )
 
 
-@kernel
+@borrowing
 def _through_jacobian(target: Array, current: Array, policy: Array, lanes: int) -> None:
     """``current + policy * (change - mean change)``: the change through the softmax Jacobian."""
     size = target.shape[0] // lanes
@@ -58,33 +65,42 @@ def _through_jacobian(target: Array, current: Array, policy: Array, lanes: int) 
             target[i] = current[i] + policy[i] * (target[i] - current[i] - mean)
 
 
-@inlined
+@borrowing
+def _mix(weights: Array, logs: Array, out: Array) -> None:
+    """``sum_s weights[s] * logs[s]``."""
+    for i in range(out.shape[0]):
+        out[i] = 0.0
+    for s in range(SLOTS):
+        for i in range(out.shape[0]):
+            out[i] += weights[s] * logs[s, i]
+
+
+@borrowing
 def _stage(
     weights: tuple[Array, Array], plan: Array, state: State, at: int, target: Array, fresh: Array
 ) -> None:
     """One stage: new logits in ``target``, new probabilities in ``fresh``."""
-    logs, probs, rates, _, stopped = state
+    logs, probs, rates, _, stopped, work = state
     anchor, payoff = weights
     if plan[0] == PROJECT:
         _combine(anchor, payoff, probs, rates, target)
-        project_lanes(target, fresh, at, stopped)
+        project_lanes(target, fresh, at, stopped, work)
         return
     _combine(anchor, payoff, logs, rates, target)
     if plan[0] == GRADIENT:
         _through_jacobian(target, logs[CURRENT], probs[CURRENT], stopped.shape[0])
-    softmax(target, fresh, at, stopped)
+    softmax(target, fresh, at, stopped, work)
 
 
-@kernel
-def _record(
-    at: int, played: int, state: State, of_game: tuple[float, Array], gaps: Array, work: Array
-) -> None:
+@borrowing
+def _record(at: int, played: int, state: State, of_game: tuple[float, Array], gaps: Array) -> None:
     """Gaps of the last and of the average policy of every lane at one recorded step."""
-    logs, probs, rates, sums, stopped = state
+    logs, probs, rates, sums, stopped, work = state
     beta, log_ref = of_game
     lanes = stopped.shape[0]
     size = log_ref.shape[0] // lanes
-    policy, log_policy, rate, ref, scratch = work[0], work[1], work[2], work[3], work[4]
+    policy, log_policy, rate = work[0, :size], work[1, :size], work[2, :size]
+    ref, scratch = work[3, :size], work[4, :size]
     for k in range(lanes):
         for i in range(size):
             policy[i] = probs[CURRENT, i * lanes + k]
@@ -102,26 +118,26 @@ def _record(
             gaps[k, 0, at] = gaps[k, 1, at] = np.nan
 
 
-@inlined
+@borrowing
 def _set_logs(logs: Array, probs: Array) -> None:
     for i in range(logs.shape[0]):
         logs[i] = math.log(max(probs[i], 1e-300))
 
 
-@inlined
+@borrowing
 def _accumulate(state: State) -> None:
-    _, probs, rates, sums, _ = state
+    _, probs, rates, sums, _, _ = state
     for i in range(sums.shape[1]):
         sums[0, i] += probs[CURRENT, i]
         sums[1, i] += rates[CURRENT, i]
 
 
-@inlined
+@borrowing
 def _write(
     slot: int, plan: Array, margin: Array, state: State, target: Array, fresh: Array
 ) -> None:
     """Put a stage's result into its slot; what was current becomes previous, where it is used."""
-    logs, probs, rates, _, _ = state
+    logs, probs, rates, _, _, _ = state
     stages = (plan.shape[0] - 4 - 2 * SLOTS) // 2
     opponents, anchors = 4 + 2 * stages, 4 + 2 * stages + SLOTS
     if slot == CURRENT and plan[anchors + PREVIOUS]:
@@ -137,7 +153,7 @@ def _write(
         matvec(margin, probs[slot], rates[slot])
 
 
-@kernel
+@borrowing
 def play_lanes(  # noqa: C901 - one loop over steps and stages
     margin: Array,
     span: tuple[int, int],
@@ -161,22 +177,23 @@ def play_lanes(  # noqa: C901 - one loop over steps and stages
         state: see `State`. A single game stops where a number is not finite.
         output: see `Output`.
     """
-    logs, probs, rates, _, stopped = state
+    logs, probs, rates, _, stopped, work = state
     anchor, payoff, mixture = weights
     record, gaps, kept = output
     first, last = span
-    stages, lanes, width = anchor.shape[1], stopped.shape[0], logs.shape[1]
+    stages, lanes = anchor.shape[1], stopped.shape[0]
     opponents = 4 + 2 * stages
-    target, fresh, nothing = np.empty(width), np.empty(width), np.zeros(SLOTS)
-    work = np.empty((5, width // lanes))
+    target, fresh = work[5], work[6]
     for s in (REFERENCE, BASE):
         if plan[opponents + s]:
             matvec(margin, probs[s], rates[s])
-    at = np.searchsorted(record, first)
+    at = 0
+    while at < record.shape[0] and record[at] < first:
+        at += 1
     for t in range(first, last + 1):
         matvec(margin, probs[CURRENT], rates[CURRENT])
         if at < record.shape[0] and record[at] == t and (t < last or plan[2]):
-            _record(at, t, state, of_game, gaps, work)
+            _record(at, t, state, of_game, gaps)
             if plan[3]:
                 copy(logs[CURRENT], kept[at])
             at += 1
@@ -188,8 +205,8 @@ def play_lanes(  # noqa: C901 - one loop over steps and stages
         k = t - first if anchor.shape[0] > 1 else 0
         for stage in range(stages):
             if plan[4 + stages + stage]:
-                _combine(mixture[k, stage], nothing, logs, rates, target)
-                softmax(target, fresh, t + 1, stopped)
+                _mix(mixture[k, stage], logs, target)
+                softmax(target, fresh, t + 1, stopped, work)
                 _write(MIXTURE, plan, margin, state, target, fresh)
             _stage((anchor[k, stage], payoff[k, stage]), plan, state, t + 1, target, fresh)
             if lanes == 1 and stopped[0] >= 0:
@@ -216,7 +233,7 @@ def _load(
     games: Array, at: int, members: Array, of_game: tuple[float, Array, Array, Array], state: State
 ) -> Array:
     """Fill the start of the lanes from the games ``games``; the log references ``(m * lanes)``."""
-    logs, probs, _, _, stopped = state
+    logs, probs, _, _, stopped, work = state
     _, log_ref, log_start, log_slot = of_game
     lanes = games.shape[0]
     size = logs.shape[1] // lanes
@@ -230,7 +247,7 @@ def _load(
                 logs[s, i * lanes + k] = log_start[x % log_start.shape[0], here]
             logs[REFERENCE, i * lanes + k] = log_slot[x % log_slot.shape[0], here]
     for s in (CURRENT, PREVIOUS, BASE, REFERENCE):
-        softmax(logs[s], probs[s], at, stopped)
+        softmax(logs[s], probs[s], at, stopped, work)
     return own
 
 
@@ -245,7 +262,7 @@ def _store(
 ) -> None:
     """Write the lanes' results to their games."""
     gaps, final, average, stops = results
-    logs, _, _, sums, stopped = state
+    logs, _, _, sums, stopped, _ = state
     lanes = here.shape[0]
     size = logs.shape[1] // lanes
     one = np.empty(size)
@@ -304,6 +321,7 @@ def play_games(
             np.zeros((SLOTS, size * lanes)),
             np.zeros((2, size * lanes)),
             np.full(lanes, -1),
+            np.empty((7, size * lanes)),
         )
         own = _load(here, 0, members, of_game, state)
         measured = np.full((lanes, 2, record.shape[0]), np.nan)

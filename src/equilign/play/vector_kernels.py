@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from equilign.compiled import inlined, kernel, strict_kernel
+from equilign.compiled import borrowing, strict_kernel
 
 Array = np.ndarray
 
@@ -39,7 +39,7 @@ def exp(x: float) -> float:
     return p * np.int64((np.int64(k) + 1023) << 52).view(np.float64)
 
 
-@inlined
+@borrowing
 def matvec(a: Array, x: Array, out: Array) -> None:
     """``out = a x`` in every lane, ``a`` of shape ``(m, m * lanes)``."""
     size = a.shape[0]
@@ -62,19 +62,19 @@ def matvec(a: Array, x: Array, out: Array) -> None:
                 mine[k] += entries[k] * theirs[k]
 
 
-@inlined
+@borrowing
 def copy(source: Array, target: Array) -> None:
     """``target = source``; array assignment costs more than a short loop."""
     for i in range(source.shape[0]):
         target[i] = source[i]
 
 
-@inlined
-def softmax(logits: Array, probs: Array, at: int, stopped: Array) -> None:
+@borrowing
+def softmax(logits: Array, probs: Array, at: int, stopped: Array, work: Array) -> None:
     """Shift ``logits`` to maximum 0 and set ``probs``; note ``at`` where one is not finite."""
     lanes = stopped.shape[0]
     if lanes > 1:
-        softmax_lanes(logits, probs, at, stopped)
+        softmax_lanes(logits, probs, at, stopped, work)
         return
     top = -np.inf
     for i in range(logits.shape[0]):
@@ -92,12 +92,14 @@ def softmax(logits: Array, probs: Array, at: int, stopped: Array) -> None:
         stopped[0] = at
 
 
-@kernel
-def softmax_lanes(logits: Array, probs: Array, at: int, stopped: Array) -> None:
+@borrowing
+def softmax_lanes(logits: Array, probs: Array, at: int, stopped: Array, work: Array) -> None:
     """`softmax` for more than one lane."""
     lanes = stopped.shape[0]
     size = logits.shape[0] // lanes
-    top, total = np.full(lanes, -np.inf), np.zeros(lanes)
+    top, total = work[0, :lanes], work[1, :lanes]
+    for k in range(lanes):
+        top[k], total[k] = -np.inf, 0.0
     for i in range(size):
         row = logits[i * lanes : (i + 1) * lanes]
         for k in range(lanes):
@@ -119,12 +121,12 @@ def softmax_lanes(logits: Array, probs: Array, at: int, stopped: Array) -> None:
             out[k] *= total[k]
 
 
-@kernel
-def project_lanes(points: Array, probs: Array, at: int, stopped: Array) -> None:
+@borrowing
+def project_lanes(points: Array, probs: Array, at: int, stopped: Array, work: Array) -> None:
     """Project every lane; note ``at`` where something is not finite."""
     lanes = stopped.shape[0]
     size = points.shape[0] // lanes
-    point, result = np.empty(size), np.zeros(size)
+    point, result = work[0, :size], work[1, :size]
     for k in range(lanes):
         for i in range(size):
             point[i] = points[i * lanes + k]
@@ -134,7 +136,7 @@ def project_lanes(points: Array, probs: Array, at: int, stopped: Array) -> None:
             probs[i * lanes + k] = result[i]
 
 
-@kernel
+@borrowing
 def project(point: Array, probs: Array) -> bool:
     """Nearest point of the simplex (Michelot 1986); False where something is not finite."""
     total = 0.0
@@ -159,7 +161,7 @@ def project(point: Array, probs: Array) -> bool:
     return True
 
 
-@kernel
+@borrowing
 def log_sum_exp(x: Array) -> float:
     """``log sum exp(x)``; entries of ``-inf`` count nothing that shows."""
     top = -np.inf
@@ -171,7 +173,7 @@ def log_sum_exp(x: Array) -> float:
     return top + math.log(total)
 
 
-@kernel
+@borrowing
 def gap(
     probs: Array, logits: Array, rates: Array, log_ref: Array, beta: float, scratch: Array
 ) -> float:
