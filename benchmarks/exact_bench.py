@@ -15,6 +15,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,17 @@ def with_torch(repeats: int) -> dict[str, Any] | None:
     return found
 
 
+def versions() -> dict[str, str]:
+    """Of what was timed, beside what `environment` lists."""
+    found = {}
+    for name in ("numba", "scipy", "quantecon", "nashpy", "open_spiel", "cvxpy", "ecos"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
 def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -228,6 +240,7 @@ def main() -> None:
         "processor": processor(),
         "load_before_and_after": [load, os.getloadavg()[0]],
         "note": args.note,
+        "versions": versions(),
         "environment": environment(),
     }
     write_json(RESULTS, result)
