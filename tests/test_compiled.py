@@ -69,6 +69,15 @@ def test_the_cache_is_used_and_a_damaged_one_is_made_again(run, tmp_path):
     assert run(TOTAL) == ["6.0", "0"]
 
 
+def test_compiling_is_told_once_and_only_when_it_happens(run):
+    code = (
+        "import logging\nlogging.basicConfig(level=logging.INFO, stream=__import__('sys').stdout)\n"
+    )
+    said = " ".join(run(code + TOTAL))
+    assert said.count("compiling for this machine") == 1
+    assert "compiling" not in " ".join(run(code + TOTAL))
+
+
 def test_a_change_in_a_kernel_that_is_called_is_seen(run, tmp_path):
     assert run(TOTAL) == ["6.0", "0"]
     (tmp_path / "helper.py").write_text(HELPER.format(amount=10.0))

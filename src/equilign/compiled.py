@@ -6,18 +6,28 @@ when a kernel is first needed, not when the package is.
 
 import contextlib
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core.caching import FunctionCache
 
+_LOG = logging.getLogger("equilign")
+
 # Sums may be reordered and fused, so that loops become SIMD; nan and inf keep their meaning,
 # because divergence is detected by them.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+
+@cache
+def _tell() -> None:
+    """Once per process: the wait is long enough to be wondered at."""
+    _LOG.info("compiling for this machine; kept for the next time")
 
 
 class _ForgivingCache(FunctionCache):
@@ -36,10 +46,13 @@ class _ForgivingCache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:  # noqa: ANN401 - numba's own
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
         except Exception:  # whatever unpickling or linking half a file raises
             self.flush()
-            return None
+            found = None
+        if found is None:
+            _tell()
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:  # noqa: ANN401
         try:

@@ -1,5 +1,6 @@
 """The command line: parsing only. Sub-commands are imported when they are called."""
 
+import logging
 import os
 import sys
 import traceback
@@ -65,9 +66,19 @@ def _offline() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def _tell() -> None:
+    # What the library has to say while it works goes to stderr, one plain line each.
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("equilign: %(message)s"))
+    log = logging.getLogger("equilign")
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+
+
 def run(arguments: list[str] | None = None) -> None:
     """Entry point: 0 done, 2 the user's input is wrong, 1 anything else."""
     _offline()
+    _tell()
     sys.exit(_exit_code(arguments))
 
 

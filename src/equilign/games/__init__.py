@@ -13,6 +13,7 @@ from equilign.games.measures import (
 )
 from equilign.games.named import NAMED_GAMES, NamedGame, named_game
 from equilign.games.preference_game import PreferenceGame
+from equilign.games.regularised import regularised_log_policy
 from equilign.games.solution import Solution
 from equilign.games.solve import CONCEPTS, solve
 from equilign.games.stackelberg import follower_policy, leader_values, refine, stackelberg_gap
@@ -39,6 +40,7 @@ __all__ = [
     "leader_values",
     "named_game",
     "refine",
+    "regularised_log_policy",
     "simulate_wins",
     "smith_set",
     "solve",
