@@ -33,14 +33,14 @@ def _tell() -> None:
 class _ForgivingCache(FunctionCache):
     """A damaged file counts as a missing one: the kernel is compiled again.
 
-    So does one that is older than any source in the kernel's folder, since numba itself looks at
-    the kernel's own file only, and not at those of the kernels that it calls.
+    So does one that is older than any source in the kernel's folder or in this one, since numba
+    itself looks at the kernel's own file only, and not at those of the kernels that it calls.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        folder = Path(inspect.getfile(function)).parent
-        stats = [path.stat() for path in sorted(folder.glob("*.py"))]
+        folders = {Path(inspect.getfile(function)).parent, Path(__file__).parent}
+        stats = [path.stat() for folder in sorted(folders) for path in folder.glob("*.py")]
         stamp = max(s.st_mtime for s in stats), sum(s.st_size for s in stats)
         self._cache_file._source_stamp = stamp
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from equilign.experiments.omwu import claims
-from equilign.experiments.omwu.claims import amount, judge
+from equilign.experiments.omwu import claims, claims_networks
+from equilign.experiments.omwu.claims import judge
+from equilign.experiments.omwu.judging import IMPLIED, amount
 from equilign.experiments.omwu.linear_phase import summarise
 
 
@@ -62,7 +63,7 @@ def test_every_claim_has_its_parts(tiny_results):
         assert claim["holds"] in (True, False, None)
         assert "Rule:" in claim["evidence"]
         assert "nan" not in claim["evidence"]
-        assert claim["source"] in ("paper", "background", claims.IMPLIED)
+        assert claim["source"] in ("paper", "background", IMPLIED)
     assert len({claim["claim"] for claim in found}) == len(found)
 
 
@@ -200,19 +201,19 @@ def test_networks(tiny_results):
                     row["final"] = [0.1] * 4
 
     set_final("omwu", 0.001)
-    assert verdict(claims._neural, tiny_results) is True
-    assert verdict(claims._neural_mwu, tiny_results) is True
-    assert verdict(claims._neural_nested, tiny_results) is True
+    assert verdict(claims_networks.closest, tiny_results) is True
+    assert verdict(claims_networks.beats_mwu, tiny_results) is True
+    assert verdict(claims_networks.beats_nested, tiny_results) is True
     set_final("comal", 0.0001)
-    assert verdict(claims._neural, tiny_results) is False
-    assert verdict(claims._neural_nested, tiny_results) is True, "this one has single steps"
+    assert verdict(claims_networks.closest, tiny_results) is False
+    assert verdict(claims_networks.beats_nested, tiny_results) is True, "this one has single steps"
     set_final("comal-fit", 1e-4)
-    assert verdict(claims._neural_nested, tiny_results) is False
+    assert verdict(claims_networks.beats_nested, tiny_results) is False
     set_final("mwu", 1e-5)
-    assert verdict(claims._neural_mwu, tiny_results) is False
+    assert verdict(claims_networks.beats_mwu, tiny_results) is False
     for found in tiny_results["neural"].values():
         found["contestants"]["omwu"]["final"] = [0.5, 1e-6, 0.5, 1e-6]
-    assert verdict(claims._neural, tiny_results) is None
+    assert verdict(claims_networks.closest, tiny_results) is None
 
 
 def test_summaries_count_what_did_not_get_through(tiny_results):

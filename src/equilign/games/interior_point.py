@@ -7,12 +7,12 @@ symmetric equilibrium ``p`` and a value ``v`` satisfy
 
 in the limit ``mu -> 0``. For ``tau = 0`` the path ends in the analytic centre of the equilibrium
 set and ``v = n mu`` bounds the exploitability all along it. For ``tau > 0`` the path only leads
-near the fixed point ``p ~ ref exp(A p / tau)``; the second half of this file then finishes in
+near the fixed point ``p ~ ref exp(A p / tau)``; Newton's method then finishes in
 ``log p``, where probabilities of 1e-200 keep their digits.
 
 The steps are separate functions around the linear solves, because those are done by a compiled
-elimination for small games (`run`) and by LAPACK for large ones (`equilign.games.large`). They
-stand in one file because the disk cache of compiled code does not follow imports.
+elimination for small games (`run`) and by LAPACK for large ones (`equilign.games.large`):
+`equilign.games.barrier_kernels` and `equilign.games.newton_kernels`.
 
 References:
     Mehrotra 1992, "On the implementation of a primal-dual interior point method". Analytic
@@ -22,16 +22,31 @@ References:
 import numpy as np
 
 from equilign.compiled import kernel, over_games, strict_kernel
+from equilign.games.barrier_kernels import (
+    LIMIT,
+    P,
+    S,
+    path_advance,
+    path_correct,
+    path_ended,
+    path_start,
+    path_system,
+)
+from equilign.games.newton_kernels import (
+    log_active,
+    log_gap,
+    log_respond,
+    log_side,
+    log_stage,
+    log_step,
+    log_system,
+)
+from equilign.kernels import payoffs
 
 Array = np.ndarray
 
-LIMIT = 60
-"""Newton steps after which a stage gives up."""
-
 DIRECT = 0.15
 """KL weight, in units of the largest margin, from which on no barrier path is needed."""
-
-_LEAST = -745.0
 
 
 @kernel
@@ -83,255 +98,6 @@ def _substitute(matrix: Array, swaps: Array, vector: Array) -> None:
         for j in range(len(known)):
             total += tail[j] * known[j]
         vector[i] = (vector[i] - total) / matrix[i, i]
-
-
-@kernel
-def _payoffs(margin: Array, policy: Array, payoff: Array) -> None:
-    for i in range(len(margin)):
-        line = margin[i]
-        total = 0.0
-        for j in range(len(margin)):
-            total += line[j] * policy[j]
-        payoff[i] = total
-
-
-# -- the barrier path: state = rows p, s, residual, dp, ds; unknowns = rows a, b --------------
-
-P, S, R, DP, DS = 0, 1, 2, 3, 4
-
-
-@strict_kernel
-def path_start(margin: Array, tau: float, log_ref: Array, state: Array) -> float:
-    """The uniform policy with slacks of at least 1; returns the value v."""
-    size = len(margin)
-    state[P] = 1.0 / size
-    state[DP] = 0.0
-    state[DS] = 0.0
-    _payoffs(margin, state[P], state[R])
-    least = np.inf
-    for i in range(size):
-        state[S, i] = tau * (np.log(state[P, i]) - log_ref[i]) - state[R, i]
-        least = min(least, state[S, i])
-    for i in range(size):
-        state[S, i] += 1.0 - least
-    return 1.0 - least
-
-
-@strict_kernel
-def path_system(
-    margin: Array,
-    tau: float,
-    log_ref: Array,
-    value: float,
-    state: Array,
-    matrix: Array,
-    unknowns: Array,
-) -> float:
-    """Newton matrix and right-hand sides of the predictor; returns mu."""
-    size = len(margin)
-    _payoffs(margin, state[P], state[R])
-    mu = 0.0
-    for i in range(size):
-        p, s = state[P, i], state[S, i]
-        state[R, i] = value - s - state[R, i]
-        if tau > 0.0:
-            state[R, i] += tau * (np.log(p) - log_ref[i])
-        mu += p * s
-        line, source = matrix[i], margin[i]
-        for j in range(size):
-            line[j] = -source[j]
-        line[i] = (s + tau) / p
-        unknowns[0, i] = -s - state[R, i]
-        unknowns[1, i] = 1.0
-    return mu / size
-
-
-@strict_kernel
-def path_ended(size: int, mu: float, before: float, enough: float) -> bool:
-    """Whether ``n mu <= enough``, or no longer falling because of rounding."""
-    return not size * mu > enough or (size * mu < 1e-11 and mu > 0.3 * before)
-
-
-@strict_kernel
-def _direction(state: Array, unknowns: Array, target: float, second: float) -> float:
-    """Step in p and s, in place of the former one, from the two solutions; returns that in v."""
-    top, bottom, total = 0.0, 0.0, 0.0
-    for i in range(state.shape[1]):
-        top += unknowns[0, i]
-        bottom += unknowns[1, i]
-        total += state[P, i]
-    change = (top - (1.0 - total)) / bottom
-    for i in range(state.shape[1]):
-        p, s = state[P, i], state[S, i]
-        product = target - p * s - second * state[DP, i] * state[DS, i]
-        state[DP, i] = unknowns[0, i] - change * unknowns[1, i]
-        state[DS, i] = (product - s * state[DP, i]) / p
-    return change
-
-
-@strict_kernel
-def _room(state: Array) -> float:
-    """Longest step that keeps p and s non-negative, at most 1."""
-    room = 1.0
-    for k in range(2):
-        for i in range(state.shape[1]):
-            step = state[DP + k, i]
-            if step < 0.0 and -room * step > state[P + k, i]:
-                room = -state[P + k, i] / step
-    return room
-
-
-@strict_kernel
-def path_correct(mu: float, state: Array, unknowns: Array) -> float:
-    """After the predictor: the corrector's right-hand side; returns its target for mu."""
-    size = state.shape[1]
-    _direction(state, unknowns, 0.0, 0.0)
-    room = _room(state)
-    ahead = 0.0
-    for i in range(size):
-        ahead += (state[P, i] + room * state[DP, i]) * (state[S, i] + room * state[DS, i])
-    target = mu * min((max(ahead, 0.0) / size / mu) ** 3, 0.5)
-    for i in range(size):
-        p, s = state[P, i], state[S, i]
-        product = target - p * s - state[DP, i] * state[DS, i]
-        unknowns[0, i] = product / p - state[R, i]
-    return target
-
-
-@strict_kernel
-def path_advance(target: float, value: float, state: Array, unknowns: Array) -> float:
-    """After the corrector: the step; returns the new value v."""
-    change = _direction(state, unknowns, target, 1.0)
-    room = _room(state)
-    if room < 1.0:
-        room *= 0.995 if room > 0.9 else 0.95
-    for i in range(state.shape[1]):
-        state[P, i] += room * state[DP, i]
-        state[S, i] += room * state[DS, i]
-    return value + room * change
-
-
-# -- Newton in theta = log p: state = rows p, sqrt(p), d, payoff, change of payoff ------------
-
-ROOT, D, PAYOFF, MOVED = 1, 2, 3, 4
-
-
-@strict_kernel
-def _normalise(logits: Array, policy: Array) -> None:
-    """Subtract ``log sum exp`` from the logits and set the policy to their exponentials."""
-    top, total = logits[0], 0.0
-    for i in range(len(logits)):
-        top = max(top, logits[i])
-    for i in range(len(logits)):
-        policy[i] = np.exp(max(logits[i] - top, _LEAST))
-        total += policy[i]
-    rest = np.log(total)
-    for i in range(len(logits)):
-        policy[i] /= total
-        logits[i] = (logits[i] - top) - rest
-
-
-@strict_kernel
-def log_respond(margin: Array, tau: float, log_ref: Array, theta: Array, state: Array) -> None:
-    """Set theta to the best response to the policy in ``state[P]``."""
-    _payoffs(margin, state[P], state[PAYOFF])
-    for i in range(len(theta)):
-        theta[i] = log_ref[i] + state[PAYOFF, i] / tau
-
-
-@strict_kernel
-def _divergence(p: float, best: float, d: float) -> float:
-    """``p (exp(-d) - 1 + d)`` where ``best = p exp(-d)``, without cancellation."""
-    if abs(d) > 0.1:
-        return best - p + p * d
-    series = 0.0
-    for k in range(11, 1, -1):
-        series = (1.0 - series) * d / k
-    return p * series * d
-
-
-@strict_kernel
-def log_gap(margin: Array, tau: float, log_ref: Array, theta: Array, state: Array) -> float:
-    """Normalise theta; exploitability, from ``d = theta - log(best response)`` without loss."""
-    _normalise(theta, state[P])
-    log_respond(margin, tau, log_ref, state[D], state)
-    _normalise(state[D], state[ROOT])
-    gap = 0.0
-    for i in range(len(theta)):
-        state[D, i] = theta[i] - state[D, i]
-        gap += _divergence(state[P, i], state[ROOT, i], state[D, i])
-        state[ROOT, i] = np.sqrt(state[P, i])
-    return tau * max(gap, 0.0)
-
-
-@strict_kernel
-def log_active(tau: float, state: Array, active: Array) -> int:
-    """Number the responses whose column in the Newton matrix is more than rounding."""
-    count = 0
-    for i in range(state.shape[1]):
-        if state[P, i] > 1e-14 * min(tau, 1.0):
-            active[count] = i
-            count += 1
-    return count
-
-
-@strict_kernel
-def log_system(
-    margin: Array, tau: float, state: Array, active: Array, matrix: Array, border: Array
-) -> None:
-    """Newton matrix over the active responses, columns scaled by sqrt(p), and its border."""
-    for a in range(len(active)):
-        root = state[ROOT, active[a]]
-        line, source = matrix[a], margin[active[a]]
-        for b in range(len(active)):
-            line[b] = -root * source[active[b]] * state[ROOT, active[b]]
-        line[a] = tau
-        border[a] = root
-
-
-@strict_kernel
-def log_side(tau: float, state: Array, active: Array, side: Array) -> None:
-    """Right-hand side of a Newton step."""
-    for a in range(len(active)):
-        side[a] = -state[ROOT, active[a]] * tau * state[D, active[a]]
-
-
-@strict_kernel
-def log_step(
-    margin: Array, tau: float, theta: Array, state: Array, active: Array, solved: Array, last: bool
-) -> None:
-    """Move theta, given the solved side and border as rows.
-
-    The relative change is read off the equation: dividing by sqrt(p) would lose small ones.
-    Upwards theta moves by log(1 + d), which keeps early steps short; the last one is whole.
-    """
-    top, bottom = 0.0, 0.0
-    for a in range(len(active)):
-        top += state[ROOT, active[a]] * solved[0, a]
-        bottom += state[ROOT, active[a]] * solved[1, a]
-    change = top / bottom
-    state[PAYOFF] = 0.0
-    for a in range(len(active)):
-        i = active[a]
-        state[PAYOFF, i] = state[ROOT, i] * (solved[0, a] - change * solved[1, a])
-    _payoffs(margin, state[PAYOFF], state[MOVED])
-    for i in range(len(theta)):
-        d = (state[MOVED, i] - change) / tau - state[D, i]
-        theta[i] += d if last or d < 0.0 else np.log1p(d)
-
-
-@strict_kernel
-def log_stage(step: int, gap: float, before: float, tau: float, stage: int) -> int:
-    """After ``stage``: 0 last step, 1 step with the factors at hand, 2 factorise and step."""
-    near = 1e-14 + 1e-16 / tau  # one more step with good factors ends in rounding
-    if step == LIMIT or not np.isfinite(gap):
-        return 0
-    if step == 0:
-        return 2
-    falling = gap < (1e-2 if stage == 1 else 0.1) * before
-    if gap <= tau * near**2 or (gap < 1e-16 * tau and stage == 2 and not falling):
-        return 0
-    return 1 if gap < 1e-10 * tau and falling else 2
 
 
 # -- both, with the compiled elimination ----------------------------------------------------
@@ -427,7 +193,7 @@ def _centre(margin: Array, log_ref: Array, work: Array, matrix: Array, ints: Arr
         if policy[i] < 1e-14:
             policy[i] = 0.0
     policy /= policy.sum()
-    _payoffs(margin, policy, work[S])
+    payoffs(margin, policy, work[S])
     return max(work[S].max(), 0.0)
 
 

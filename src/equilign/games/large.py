@@ -42,7 +42,7 @@ def path(
     enough: float,
 ) -> Float[np.ndarray, "5 n"]:
     """Follow the barrier until ``n mu <= enough``; the state, policy first."""
-    from equilign.games import interior_point as steps
+    from equilign.games import barrier_kernels as steps
 
     size = len(margin)
     state, unknowns, matrix = np.empty((5, size)), np.empty((2, size)), np.empty((size, size))
@@ -68,7 +68,7 @@ def newton(
     state: Float[np.ndarray, "5 n"],
 ) -> tuple[Float[np.ndarray, " n"], float]:
     """From the policy in ``state[0]`` to the fixed point: its logarithms and exploitability."""
-    from equilign.games import interior_point as steps
+    from equilign.games import newton_kernels as steps
 
     size = len(margin)
     solved, theta, space = np.empty((2, size)), np.empty(size), np.empty(size, dtype=np.int64)
@@ -108,7 +108,8 @@ def fixed_point(
     margin: Float[np.ndarray, "n n"], beta: float, log_ref: Float[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, " n"], float]:
     """Logarithms of the KL-regularised equilibrium, and its exploitability."""
-    from equilign.games.interior_point import DIRECT, log_gap
+    from equilign.games.interior_point import DIRECT
+    from equilign.games.newton_kernels import log_gap
 
     scale = max(float(np.abs(margin).max()), beta)
     game, tau = margin / scale, beta / scale

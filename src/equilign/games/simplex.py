@@ -9,6 +9,7 @@ the basis, with which the answer is refined on the original numbers.
 import numpy as np
 
 from equilign.compiled import kernel, over_games, strict_kernel
+from equilign.kernels import payoffs
 
 Array = np.ndarray
 
@@ -127,16 +128,6 @@ def _optimum(margin: Array, scale: float, table: Array, names: Array, buffer: Ar
     return False
 
 
-@kernel
-def _payoffs(margin: Array, policy: Array, payoff: Array) -> None:
-    for i in range(len(margin)):
-        line = margin[i]
-        total = 0.0
-        for j in range(len(margin)):
-            total += line[j] * policy[j]
-        payoff[i] = total
-
-
 @strict_kernel
 def _normalise(policy: Array, least: float) -> None:
     total = 0.0
@@ -174,13 +165,13 @@ def _refine(margin: Array, scale: float, table: Array, names: Array, vectors: Ar
             policy[names[0, i]] = table[i, size]
     _normalise(policy, 0.0)
     for _ in range(2):
-        _payoffs(margin, policy, payoff)
+        payoffs(margin, policy, payoff)
         for i in range(size):
             step[i] = payoff[i] * 0.5 / scale
         _correct(table, names, policy, step)
         _normalise(policy, 0.0)
     _normalise(policy, _TIE)
-    _payoffs(margin, policy, payoff)
+    payoffs(margin, policy, payoff)
 
 
 @strict_kernel

@@ -5,33 +5,8 @@ import math
 
 import numpy as np
 
-from equilign.compiled import kernel, strict_kernel
-
-_LOG2E = 1.4426950408889634
-_LN2_HIGH = 6.93147180369123816490e-01
-_LN2_LOW = 1.90821492927058770002e-10
-_LEAST = -690.0
-
-
-@strict_kernel
-def _exp(x):  # noqa: ANN001, ANN202
-    """``exp(x)`` for ``-690 <= x <= 0``, to about one ulp, as straight code that becomes SIMD."""
-    k = math.floor(x * _LOG2E + 0.5)
-    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
-    p = 1.0 / 6227020800.0
-    p = p * r + 1.0 / 479001600.0
-    p = p * r + 1.0 / 39916800.0
-    p = p * r + 1.0 / 3628800.0
-    p = p * r + 1.0 / 362880.0
-    p = p * r + 1.0 / 40320.0
-    p = p * r + 1.0 / 5040.0
-    p = p * r + 1.0 / 720.0
-    p = p * r + 1.0 / 120.0
-    p = p * r + 1.0 / 24.0
-    p = p * r + 1.0 / 6.0
-    p = p * r + 0.5
-    p = (p * r) * r + r + 1.0
-    return p * np.int64((np.int64(k) + 1023) << 52).view(np.float64)
+from equilign.compiled import kernel
+from equilign.kernels import LEAST, exp
 
 
 @kernel
@@ -71,7 +46,7 @@ def soft_minima(prefs, log_ref, beta, values, start, stop):  # noqa: ANN001, ANN
             total = 0.0
             for j in range(size):
                 shifted = logits[j] - top
-                total += _exp(max(shifted, _LEAST)) if shifted >= _LEAST else 0.0
+                total += exp(max(shifted, LEAST)) if shifted >= LEAST else 0.0
             values[x, i] = 0.5 - beta * (top + math.log(total))
 
 
@@ -104,7 +79,7 @@ def leaders(values, log_ref, beta, policy, value, gap, start, stop):  # noqa: AN
         total = 0.0
         for i in range(size):
             shifted = logits[i] - top
-            policy[x, i] = _exp(max(shifted, _LEAST)) if shifted >= _LEAST else 0.0
+            policy[x, i] = exp(max(shifted, LEAST)) if shifted >= LEAST else 0.0
             total += policy[x, i]
         scale, norm, lost = 1.0 / total, top + math.log(total), 0.0
         for i in range(size):

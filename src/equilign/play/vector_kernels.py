@@ -7,36 +7,12 @@ import math
 
 import numpy as np
 
-from equilign.compiled import borrowing, strict_kernel
+from equilign.compiled import borrowing
+from equilign.kernels import LEAST, exp
 
 Array = np.ndarray
 
-_LOG2E = 1.4426950408889634
-_LN2_HIGH = 6.93147180369123816490e-01
-_LN2_LOW = 1.90821492927058770002e-10
-_LEAST = -690.0
 _NOTHING = 1e-290
-
-
-@strict_kernel
-def exp(x: float) -> float:
-    """``exp(x)`` for ``-690 <= x <= 0``, to about one ulp, as straight code that becomes SIMD."""
-    k = math.floor(x * _LOG2E + 0.5)
-    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
-    p = 1.0 / 6227020800.0
-    p = p * r + 1.0 / 479001600.0
-    p = p * r + 1.0 / 39916800.0
-    p = p * r + 1.0 / 3628800.0
-    p = p * r + 1.0 / 362880.0
-    p = p * r + 1.0 / 40320.0
-    p = p * r + 1.0 / 5040.0
-    p = p * r + 1.0 / 720.0
-    p = p * r + 1.0 / 120.0
-    p = p * r + 1.0 / 24.0
-    p = p * r + 1.0 / 6.0
-    p = p * r + 0.5
-    p = (p * r) * r + r + 1.0
-    return p * np.int64((np.int64(k) + 1023) << 52).view(np.float64)
 
 
 @borrowing
@@ -83,7 +59,7 @@ def softmax(logits: Array, probs: Array, at: int, stopped: Array, work: Array) -
         logits[i] -= top
     total = 0.0
     for i in range(logits.shape[0]):
-        probs[i] = exp(max(logits[i], _LEAST))
+        probs[i] = exp(max(logits[i], LEAST))
         total += probs[i]
     scale = 1.0 / total
     for i in range(logits.shape[0]):
@@ -108,7 +84,7 @@ def softmax_lanes(logits: Array, probs: Array, at: int, stopped: Array, work: Ar
         row, out = logits[i * lanes : (i + 1) * lanes], probs[i * lanes : (i + 1) * lanes]
         for k in range(lanes):
             row[k] -= top[k]
-            value = exp(max(row[k], _LEAST))
+            value = exp(max(row[k], LEAST))
             out[k] = value
             total[k] += value
     for k in range(lanes):
@@ -169,7 +145,7 @@ def log_sum_exp(x: Array) -> float:
         top = max(top, x[i])
     total = 0.0
     for i in range(x.shape[0]):
-        total += exp(max(x[i] - top, _LEAST))
+        total += exp(max(x[i] - top, LEAST))
     return top + math.log(total)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from equilign.experiments.omwu.claims import amount
+from equilign.experiments.omwu.judging import amount
 from equilign.reports.reproduction_figures import Line, LineChart
 from equilign.reports.tables import Table
 

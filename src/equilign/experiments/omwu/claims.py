@@ -6,56 +6,26 @@ comparisons imply; "background" for what was known before.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 
+from equilign.experiments.omwu import claims_networks
 from equilign.experiments.omwu.contestants import REGULARISED_BETAS
+from equilign.experiments.omwu.judging import (
+    ALPHA,
+    IMPLIED,
+    MOST,
+    Claim,
+    Results,
+    all_of,
+    amount,
+    array,
+)
 from equilign.experiments.omwu.linear_phase import WINDOW, summarise
 from equilign.experiments.omwu.regrowth import regrowth_line
-
-Results = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One statement with its verdict.
-
-    Attributes:
-        claim: in words.
-        holds: True, False, or None where this run does not decide.
-        evidence: the numbers, and the rule that judged them.
-        source: where the claim is from.
-    """
-
-    claim: str
-    holds: bool | None
-    evidence: str
-    source: str = "paper"
-
-
-IMPLIED = "implied by its comparisons"
-ALPHA = 0.05
-MOST = 0.9
-"""What "most games" means: nine in ten."""
-
-
-def array(values: list[float | None], missing: float = np.inf) -> np.ndarray:
-    """Numbers from JSON, with ``missing`` for None."""
-    return np.array([missing if v is None else v for v in values], dtype=float)
-
-
-def amount(value: float | None) -> str:
-    """A number of any size, in words that a reader can take in."""
-    if value is None or not np.isfinite(value):
-        return "never"
-    if value == 0.0:
-        return "0"
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.2g}"
 
 
 def _rows(results: Results, method: str, family: str) -> dict[str, Any]:
@@ -98,7 +68,7 @@ def _convergence(results: Results) -> Claim:
     return Claim(
         "With a full-support equilibrium OMWU's last iterate converges to the original game's "
         "equilibrium, without regularisation.",
-        _all(verdicts),
+        all_of(verdicts),
         "; ".join(words)
         + f". {_SETTLED} Games with nearly degenerate equilibria take longer than any fixed "
         "budget.",
@@ -227,10 +197,6 @@ def _against(results: Results, rivals: tuple[str, ...], target: str) -> tuple[li
     return verdicts, words
 
 
-def _all(verdicts: list[bool | None]) -> bool | None:
-    return False if False in verdicts else (None if None in verdicts else True)
-
-
 def _nested(results: Results) -> Claim:
     verdicts, words = _against(results, ("mpo", "comal"), "0.001")
     tried = [
@@ -242,7 +208,7 @@ def _nested(results: Results) -> Claim:
     arrived = sum(row["calls"]["0.001"][1] is not None for row in tried)
     return Claim(
         "OMWU beats nested loops with ten inner steps at equal oracle calls.",
-        _all(verdicts),
+        all_of(verdicts),
         "Calls to a lasting gap of 1e-3. "
         + "; ".join(words)
         + f". But nested loops must be tuned: {arrived} of {len(tried)} settings of step and KL "
@@ -269,7 +235,7 @@ def _nested_free(results: Results) -> Claim:
     return Claim(
         "Nested loops do poorly even when their ten inner steps are granted, one outer step "
         "against one of OMWU's.",
-        _all(verdicts),
+        all_of(verdicts),
         "Steps of OMWU and outer steps of the best nested method to a lasting gap of 1e-3. "
         + "; ".join(words)
         + ". Rule: as for equal calls.",
@@ -280,7 +246,7 @@ def _regularised(results: Results) -> Claim:
     verdicts, words = _against(results, ("omd", "nash-md", "egpo"), "0.001")
     return Claim(
         "OMWU reaches a small gap of the original game sooner than regularised methods.",
-        _all(verdicts),
+        all_of(verdicts),
         "Calls to a lasting gap of 1e-3. "
         + "; ".join(words)
         + ". Rule: sign test per family at 5 %, as for nested loops.",
@@ -324,7 +290,7 @@ def _average(results: Results) -> Claim:
         )
     return Claim(
         "OMWU's last iterate ends closer than its average.",
-        _all(verdicts),
+        all_of(verdicts),
         "; ".join(words)
         + ". The step of each was chosen for it. Rule: sign test per family at 5 %.",
         IMPLIED,
@@ -375,61 +341,6 @@ def _regrows(results: Results) -> Claim:
     )
 
 
-def _neural_pair(results: Results, rivals: tuple[str, ...]) -> tuple[bool | None, str]:
-    """OMWU against the best of some last iterates: a verdict only where all games agree."""
-    verdicts: list[bool | None] = []
-    words = []
-    for found in results["neural"].values():
-        rows = [r for r in found["contestants"].values() if r["method"] in rivals]
-        rival = min(rows, key=lambda r: np.median(array(r["final"])))
-        ours, theirs = array(found["contestants"]["omwu"]["final"]), array(rival["final"])
-        wins, losses = int((ours < theirs).sum()), int((ours > theirs).sum())
-        agreed = len(ours) >= 3 and max(wins, losses) == len(ours)
-        verdicts.append((wins > losses) if agreed else None)
-        words.append(
-            f"{found['title']}: OMWU ends at {amount(float(np.median(ours)))}, {rival['title']} at "
-            f"{amount(float(np.median(theirs)))}; lower in {wins} of {len(ours)} games"
-        )
-    return _all(verdicts), "; ".join(words)
-
-
-_NEURAL_RULE = (
-    ". Median gaps after the same number of gradient steps, each method with its best learning "
-    "rate. Rule: per family, decided only if at least three games were kept for reporting and all "
-    "of them agree; the best of the rivals counts."
-)
-
-
-def _neural(results: Results) -> Claim:
-    own = ("mwu", "omd", "nash-md", "egpo", "mpo", "comal", "comal-fit", "mwu-fit")
-    holds, words = _neural_pair(results, own)
-    return Claim(
-        "With networks too OMWU's last iterate gets closest to the original equilibrium.",
-        holds,
-        words + _NEURAL_RULE,
-        IMPLIED,
-    )
-
-
-def _neural_nested(results: Results) -> Claim:
-    holds, words = _neural_pair(results, ("comal-fit", "mwu-fit"))
-    return Claim(
-        "With networks, nested loops that fit a target by ten gradient steps do worse than OMWU.",
-        holds,
-        words + _NEURAL_RULE,
-    )
-
-
-def _neural_mwu(results: Results) -> Claim:
-    holds, words = _neural_pair(results, ("mwu",))
-    return Claim(
-        "With networks OMWU's last iterate ends lower than MWU's (SPPO's).",
-        holds,
-        words + _NEURAL_RULE,
-        IMPLIED,
-    )
-
-
 RULES: tuple[Callable[[Results], Claim], ...] = (
     _convergence,
     _linear,
@@ -443,9 +354,9 @@ RULES: tuple[Callable[[Results], Claim], ...] = (
     _average,
     _assumption,
     _regrows,
-    _neural,
-    _neural_nested,
-    _neural_mwu,
+    claims_networks.closest,
+    claims_networks.beats_nested,
+    claims_networks.beats_mwu,
 )
 """One function per claim."""
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from equilign.experiments.omwu.charts import charts
-from equilign.experiments.omwu.claims import amount
+from equilign.experiments.omwu.judging import amount
 from equilign.experiments.omwu.linear_phase import WINDOW, summarise
 from equilign.experiments.omwu.scales import Scale
 from equilign.reports.reproduction import ReproductionPage, Section
