@@ -9,7 +9,7 @@ import torch
 from equilign.rollout import SamplingConfig, TransformersSampler
 from equilign.rollout.mixture import nucleus
 from equilign.trainers import References
-from tests.enumerable import END, RESPONSES, tiny_model, tiny_tokenizer
+from tests.enumerable import END, RESPONSES, A, B, tiny_model, tiny_tokenizer
 
 PROMPTS = ["a b", "b a b a"]  # of different lengths: one of them is padded
 
@@ -24,6 +24,13 @@ def two_policies():
         for name, p in model.named_parameters():
             p.copy_(other[name])
     references.take("second")
+    for name in ("first", "second"):  # attention so sharp that positions matter
+        references.put(name)
+        with torch.no_grad():
+            for layer in model.model.layers:
+                layer.self_attn.q_proj.weight.mul_(15.0)
+                layer.self_attn.k_proj.weight.mul_(15.0)
+        references.take(name)
     return model, references
 
 
@@ -71,6 +78,35 @@ def test_samples_follow_the_token_level_mixture(weights, temperature):
         assert (np.abs(share - exact) < 4.5 * deviation + 1e-9).all()
         swapped = law(model, references, dict(zip(named, weights[::-1], strict=True)), ids, 1.0)
         assert (np.abs(share - swapped) > 4.5 * deviation).any(), "the test could not tell"
+
+
+def test_every_step_has_the_law_of_a_forward_pass_without_a_cache(monkeypatch):
+    """Positions, masks and both caches, to rounding: draws are forced and their laws recorded."""
+    model, references = two_policies()
+    tokenizer, forced, seen = tiny_tokenizer(), [A, B, A, B], []
+
+    def draw(probabilities, count):
+        seen.append(probabilities.clone())
+        return torch.full((len(probabilities), count), forced[len(seen) - 1])
+
+    monkeypatch.setattr(torch, "multinomial", draw)
+    parts = [
+        (0.3, partial(references.playing, "first")),
+        (0.7, partial(references.playing, "second")),
+    ]
+    TransformersSampler(model, tokenizer, SamplingConfig(4)).sample_mixture(parts, PROMPTS, 2, 0)
+    assert len(seen) == 4
+    for row, prompt in enumerate(sorted(PROMPTS, key=len)):
+        ids = tokenizer(prompt)["input_ids"]
+        for t, probabilities in enumerate(seen):
+            mixed = 0.0
+            for weight, playing in parts:
+                with playing(), torch.no_grad():
+                    logits = model(torch.tensor([ids + forced[:t]])).logits[0, -1]
+                mixed = mixed + weight * logits.log_softmax(-1)
+            want = mixed.softmax(-1).float()
+            for sample in (2 * row, 2 * row + 1):
+                torch.testing.assert_close(probabilities[sample], want, rtol=1e-5, atol=1e-7)
 
 
 def test_nucleus_keeps_the_smallest_set_of_that_mass():
