@@ -212,3 +212,63 @@ def test_zero_one_and_lists_are_accepted():
 def test_answers_and_prompts_must_pair_up():
     with pytest.raises(OracleError, match="1 prompts, 2 and 1 answers"):
         compare_symmetric(CallableOracle(lambda x, a, b: 0.5), ["x"], ["a", "b"], ["c"])
+
+
+class Abstaining:
+    """No verdict on pairs that hold a "?"; on one order only of pairs that hold a "!"."""
+
+    abstains = True
+
+    def compare(self, prompts, a, b):
+        silent = [("?" in x + y) or x.startswith("!") for x, y in zip(a, b, strict=True)]
+        return np.where(silent, np.nan, 0.8)
+
+
+def test_no_verdict_is_let_through_only_from_those_that_may_abstain():
+    got = compare_symmetric(Abstaining(), ["p"] * 4, ["a", "?", "!", "?"], ["b", "b", "b", "?"])
+    np.testing.assert_array_equal(got, [0.5, np.nan, np.nan, 0.5])
+    with pytest.raises(OracleError, match=r"Fixed.compare returned nan for pair 0"):
+        checked_compare(Fixed([np.nan]), ["p"], ["a"], ["b"])
+
+
+def test_a_masked_pair_is_masked_on_both_sides_of_its_game():
+    game = score_groups(Abstaining(), ["p"], [["a", "?", "b", "a"]])[0]
+    nan = np.nan
+    expected = [[0.5, nan, 0.5, 0.5], [nan, 0.5, nan, nan], [0.5, nan, 0.5, 0.5]]
+    np.testing.assert_array_equal(game[:3], expected)
+    np.testing.assert_array_equal(np.isnan(game), np.isnan(game).T)
+
+
+class Together:
+    """Judges whole groups; never pairs."""
+
+    def __init__(self, game):
+        self.game = game
+
+    def compare(self, prompts, a, b):
+        raise AssertionError("pairs were asked")
+
+    def compare_groups(self, prompts, groups):
+        self.asked = groups
+        return [np.array(self.game)] * len(groups)
+
+
+def test_a_judge_of_groups_sees_each_text_once():
+    oracle = Together([[0.5, 0.9], [0.1, 0.5]])
+    game = score_groups(oracle, ["p"], [["b", "a", "b"]])[0]
+    assert oracle.asked == [["a", "b"]]
+    np.testing.assert_allclose(game, [[0.5, 0.1, 0.5], [0.9, 0.5, 0.9], [0.5, 0.1, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("game", "message"),
+    [
+        ([[0.5]], r"returned shape \(1, 1\) for 2 answers"),
+        ([[0.5, 1.2], [-0.2, 0.5]], r"outside \[0, 1\]"),
+        ([[0.5, 0.9], [0.2, 0.5]], r"P \+ P.T = 1"),
+        ([[0.5, np.nan], [np.nan, 0.5]], r"outside \[0, 1\]"),
+    ],
+)
+def test_a_judge_of_groups_is_checked(game, message):
+    with pytest.raises(OracleError, match=message):
+        score_groups(Together(game), ["p"], [["a", "b"]])

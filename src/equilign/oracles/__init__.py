@@ -3,6 +3,7 @@
 from equilign.oracles.base import (
     CallableOracle,
     Oracle,
+    ScoredOracle,
     checked_compare,
     compare_symmetric,
     score_groups,
@@ -14,6 +15,7 @@ __all__ = [
     "CallableOracle",
     "Oracle",
     "Panel",
+    "ScoredOracle",
     "checked_compare",
     "compare_symmetric",
     "score_groups",

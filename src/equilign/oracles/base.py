@@ -19,8 +19,20 @@ class Oracle(Protocol):
         """Pr(``a[i]`` beats ``b[i]`` for ``prompts[i]``), shape ``(n,)``, in [0, 1].
 
         Only the plain text of prompts and answers goes in, so the judge's vocabulary and chat
-        template are its own business.
+        template are its own business. An oracle that may fail on a pair says so by a class
+        attribute ``abstains = True`` and returns ``nan`` for it: no verdict, never a made-up one.
+        An oracle that can judge the K answers to a prompt in fewer than K (K - 1) comparisons may
+        also have ``compare_groups(prompts, groups) -> list of (K, K)``.
         """
+        ...
+
+
+@runtime_checkable
+class ScoredOracle(Oracle, Protocol):
+    """An oracle that has a scalar reward behind its verdicts."""
+
+    def score(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> np.ndarray:
+        """The reward of each answer, shape ``(n,)``, finite; higher is better."""
         ...
 
 
@@ -47,7 +59,7 @@ class PairFunction(Protocol):
 def checked_compare(
     oracle: Oracle, prompts: Sequence[Prompt], a: Sequence[str], b: Sequence[str]
 ) -> np.ndarray:
-    """``oracle.compare`` with its answer checked.
+    """``oracle.compare`` with its answer checked; ``nan`` is let through from those that abstain.
 
     Raises:
         OracleError: wrong number of verdicts, or one that is no probability; names the pair.
@@ -61,7 +73,7 @@ def checked_compare(
             f"{name}.compare returned shape {verdicts.shape} for {len(prompts)} pairs; "
             "it must return one probability per pair"
         )
-    bad = ~(np.isfinite(verdicts) & (verdicts >= 0.0) & (verdicts <= 1.0))
+    bad = ~_allowed(verdicts, oracle)
     if bad.any():
         i = int(np.argmax(bad))
         raise OracleError(
@@ -73,12 +85,20 @@ def checked_compare(
     return verdicts
 
 
+def _allowed(verdicts: np.ndarray, oracle: object) -> np.ndarray:
+    good = np.isfinite(verdicts) & (verdicts >= 0.0) & (verdicts <= 1.0)
+    if getattr(oracle, "abstains", False):
+        good |= np.isnan(verdicts)
+    return np.asarray(good)
+
+
 def compare_symmetric(
     oracle: Oracle, prompts: Sequence[Prompt], a: Sequence[str], b: Sequence[str]
 ) -> np.ndarray:
     """Both orders asked and averaged, so that ``P(a, b) + P(b, a) == 1`` whatever the judge.
 
-    A pair of identical answers is a tie by definition and is not asked.
+    A pair of identical answers is a tie by definition and is not asked. A pair that got no verdict
+    in one of the orders has none (``nan``): half of it would carry the judge's bias for a place.
     """
     if not len(prompts) == len(a) == len(b):
         raise OracleError(
@@ -103,31 +123,63 @@ def score_groups(
     pairs of all prompts go to the oracle in one call, so that it can batch them.
 
     Args:
-        oracle: the judge.
+        oracle: the judge; its ``compare_groups`` is used where it has one.
         prompts: one per group.
         groups: answers to each prompt; groups may differ in size.
 
     Returns:
-        One matrix per prompt, ``P + P.T == 1`` and ``diag(P) == 1/2`` exactly.
+        One matrix per prompt, ``P + P.T == 1`` and ``diag(P) == 1/2`` exactly; ``nan`` where an
+        oracle that abstains gave no verdict.
+
+    Raises:
+        OracleError: see `checked_compare`.
     """
-    where: list[tuple[int, str, str]] = []
-    index: dict[tuple[int, str, str], int] = {}
-    for g, answers in enumerate(groups):
-        distinct = sorted(set(answers))
-        for i, left in enumerate(distinct):
-            for right in distinct[i + 1 :]:
-                index[g, left, right] = len(where)
-                where.append((g, left, right))
-    verdicts = compare_symmetric(
-        oracle, [prompts[g] for g, _, _ in where], [a for _, a, _ in where], [b for *_, b in where]
-    )
+    distinct = [sorted(set(answers)) for answers in groups]
+    together = getattr(oracle, "compare_groups", None)
+    if together is None:
+        games = _round_robins(oracle, prompts, distinct)
+    else:
+        games = [
+            _checked_game(g, len(d), oracle)
+            for g, d in zip(together(prompts, distinct), distinct, strict=True)
+        ]
+    result = []
+    for answers, texts, game in zip(groups, distinct, games, strict=True):
+        place = [texts.index(text) for text in answers]
+        result.append(game[np.ix_(place, place)])
+    return result
 
-    def entry(g: int, a: str, b: str) -> float:
-        if a == b:
-            return 0.5
-        return float(verdicts[index[g, a, b]]) if a < b else 1.0 - float(verdicts[index[g, b, a]])
 
-    return [
-        np.array([[entry(g, a, b) for b in answers] for a in answers])
-        for g, answers in enumerate(groups)
-    ]
+def _round_robins(
+    oracle: Oracle, prompts: Sequence[Prompt], groups: Sequence[Sequence[str]]
+) -> list[np.ndarray]:
+    """`score_groups` of different texts, pair by pair."""
+    sides = [np.triu_indices(len(texts), 1) for texts in groups]
+    x = [p for p, (left, _) in zip(prompts, sides, strict=True) for _ in left]
+    a = [texts[i] for texts, (left, _) in zip(groups, sides, strict=True) for i in left]
+    b = [texts[j] for texts, (_, right) in zip(groups, sides, strict=True) for j in right]
+    verdicts = compare_symmetric(oracle, x, a, b)
+    games, start = [], 0
+    for texts, (left, right) in zip(groups, sides, strict=True):
+        game = np.full((len(texts), len(texts)), 0.5)
+        mine = verdicts[start : start + len(left)]
+        game[left, right], game[right, left] = mine, 1.0 - mine
+        games.append(game)
+        start += len(left)
+    return games
+
+
+def _checked_game(game: np.ndarray, size: int, oracle: object) -> np.ndarray:
+    game = np.asarray(game, dtype=np.float64)
+    name = type(oracle).__name__
+    if game.shape != (size, size):
+        raise OracleError(
+            f"{name}.compare_groups returned shape {game.shape} for {size} answers; "
+            f"it must return ({size}, {size})"
+        )
+    if not _allowed(game, oracle).all():
+        raise OracleError(f"{name}.compare_groups returned values outside [0, 1]: {game}")
+    if np.nan_to_num(np.abs(game + game.T - 1.0)).max(initial=0.0) > 1e-6:
+        raise OracleError(f"{name}.compare_groups must return P with P + P.T = 1; got {game}")
+    upper = np.triu(game, 1)
+    return upper + np.tril(1.0 - upper.T, -1) + 0.5 * np.eye(size)
