@@ -115,8 +115,16 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.entries: dict[int, Any] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.entries, whole = self._read(path)
+        # Unbuffered: a write that failed must not be tried again by the next one or by close.
+        self._handle = path.open("ab", buffering=0)
+        self._handle.truncate(whole)
+        self._end = whole
+
+    @staticmethod
+    def _read(path: Path) -> tuple[dict[int, Any], int]:
+        entries: dict[int, Any] = {}
         whole = 0
         if path.exists():
             for line in path.read_bytes().splitlines(keepends=True):
@@ -126,12 +134,14 @@ class Journal:
                     record = json.loads(line)
                 except ValueError:
                     break
-                self.entries[record["key"]] = record["value"]
+                entries[record["key"]] = record["value"]
                 whole += len(line)
-        # Unbuffered: a write that failed must not be tried again by the next one or by close.
-        self._handle = path.open("ab", buffering=0)
-        self._handle.truncate(whole)
-        self._end = whole
+        return entries, whole
+
+    @classmethod
+    def peek(cls, path: Path) -> dict[int, Any]:
+        """The whole entries of a journal that another process may be writing; empty if none."""
+        return cls._read(path)[0]
 
     def add(self, key: int, value: Any) -> None:  # noqa: ANN401 - any JSON value
         """Append one finished piece; all of it is on disk when this returns, or none."""

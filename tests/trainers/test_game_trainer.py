@@ -26,6 +26,7 @@ def gradient_of_first_step(tmp_path, **options):
     trainer = make(
         tmp_path,
         num_rounds=1,
+        num_generations=10,  # few draw nothing but the empty answer
         optim="sgd",
         learning_rate=1.0,
         max_grad_norm=0.0,
@@ -81,10 +82,10 @@ def test_round_file_is_a_game_among_the_samples(tmp_path):
         prefs = np.array(row["prefs"])
         np.testing.assert_array_equal(prefs + prefs.T, np.ones_like(prefs))
         expected = [[prefer_b("", a, b) for b in row["completions"]] for a in row["completions"]]
-        off = ~np.eye(3, dtype=bool)
+        off = ~np.eye(8, dtype=bool)
         np.testing.assert_allclose(prefs[off], np.array(expected)[off], atol=1e-9)
         np.testing.assert_allclose(row["win_rates"]["current"], prefs.mean(axis=1))
-        logps = score_completions(start, [row["prompt_ids"]] * 3, row["completion_ids"], pad_id=0)
+        logps = score_completions(start, [row["prompt_ids"]] * 8, row["completion_ids"], pad_id=0)
         np.testing.assert_allclose(row["logps"]["current"], logps, atol=1e-5)
         assert row["logps"]["current"] == row["logps"]["reference"]  # round 1: nothing moved yet
 

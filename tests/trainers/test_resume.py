@@ -30,7 +30,7 @@ def make(folder, *, callbacks=(), oracle=None, wrap=lambda s: s, **options):
         "eta": 3.0,
         "num_rounds": 3,
         "prompts_per_round": 4,
-        "num_generations": 3,
+        "num_generations": 8,
         "max_completion_length": 3,
         "per_device_train_batch_size": 2,
         "chunk_prompts": 2,

@@ -5,7 +5,6 @@ its file, after a crash); its rows are then trained on like any data set. Subcla
 chunk of prompts is played and what the loss of a batch of rows is.
 """
 
-import shutil
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -13,42 +12,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftConfig
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler as IndexSampler
 from torch.utils.data import SequentialSampler
 from transformers import (
     PreTrainedTokenizerBase,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
-    get_scheduler,
 )
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import TrainOutput
 
-from equilign.errors import ConfigError, ModelError
-from equilign.files import sync_folder
+from equilign.errors import ConfigError
 from equilign.oracles import Oracle
 from equilign.rollout import Prompt, Sampler, TransformersSampler, pad_token
+from equilign.trainers.checkpoints import CheckpointingTrainer
 from equilign.trainers.config import GameConfig
 from equilign.trainers.metrics import MetricsFile
 from equilign.trainers.references import References
 from equilign.trainers.rounds import RoundDataset, Row, play_or_load
+from equilign.trainers.schedule import schedule_per_round
 from equilign.trainers.setup import (
     claim,
     deciding_options,
     keep_rows,
     make_plan,
-    remove_dropout,
+    prepare_policy,
     sampling_config,
+    tokenizer_of,
 )
+from equilign.trainers.team import Team
 
 Progress = Callable[[str, int, int, int], None]
 """``(stage, round, done, total)``; rounds count from 1, and 0 is before the first."""
-
-_PARTIAL = ".partial"
 
 
 class _RoundStart(TrainerCallback):
@@ -74,29 +72,36 @@ class _RoundStart(TrainerCallback):
         self._trainer.report_step()
 
 
-class GameTrainer(Trainer):
+class GameTrainer(CheckpointingTrainer):
     """Rounds of play on `transformers.Trainer`; subclass it per family of rules.
 
     Layout under ``args.output_dir``: ``rounds/METHOD-001.jsonl`` (what was played),
     ``checkpoints/METHOD/checkpoint-N`` (each whole, or not there), ``metrics.jsonl``.
 
+    Under a launcher every process plays its share of a round and trains on its share of every
+    batch; the rounds are the same for any number of processes.
+
     Args:
         model: the policy; a module, or a path or name for `AutoModelForCausalLM`.
         args: options.
-        train_dataset: rows with a ``prompt`` (text or chat messages), TRL's prompt-only format.
-        oracle: who judges.
-        processing_class: the tokenizer.
+        train_dataset: rows with a ``prompt`` (text or chat messages), TRL's prompt-only format;
+            methods that learn from given pairs (``data_format``) take TRL's preference format.
+        oracle: who judges; None for methods that ask nobody (``needs_oracle``).
+        processing_class: the tokenizer; the model's own where ``model`` is a path or name.
         sampler: who answers; the model itself by default.
+        peft_config: adapt the model with PEFT (LoRA) and train the adapter only.
         callbacks: as in transformers.
         progress: called while rounds are played and trained.
 
     Raises:
-        ConfigError: the data set is too small for the options, or there are several processes
-            (rounds are played by one so far).
-        ModelError: no trainable weights.
+        ConfigError: the data set is too small for the options, or an oracle is missing.
+        ModelError: no trainable weights, or weights that no process holds in full.
     """
 
     method = "game"
+    data_format = "prompts"
+    """What rows of the data set hold: ``prompts`` or ``pairs``."""
+    needs_oracle = True
     # The loss below is a mean over the micro-batch: transformers must divide it by the number of
     # accumulation steps.
     loss_is_scaled_for_ga = False
@@ -106,49 +111,43 @@ class GameTrainer(Trainer):
         model: str | nn.Module,
         args: GameConfig,
         train_dataset: Sequence[Mapping[str, Any]],
-        oracle: Oracle,
-        processing_class: PreTrainedTokenizerBase,
+        oracle: Oracle | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
         *,
         sampler: Sampler | None = None,
+        peft_config: PeftConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
         progress: Progress | None = None,
     ) -> None:
-        if isinstance(model, str):
-            from equilign.models import load_model  # the loader is not needed otherwise
-
-            model = load_model(model, allow_download=True)
-        if args.world_size > 1:
-            raise ConfigError(
-                f"{args.world_size} processes: rounds are played by a single process so far; "
-                "start without a launcher"
-            )
-        if not any(p.requires_grad for p in model.parameters()):
-            raise ModelError("the policy has no trainable weights: training would do nothing")
-        if args.disable_dropout:
-            remove_dropout(model)
-        self.prompts: list[Prompt] = [row["prompt"] for row in train_dataset]
+        if oracle is None and self.needs_oracle:
+            raise ConfigError(f"{type(self).__name__} needs an oracle: who judges the answers?")
+        tokenizer = tokenizer_of(model, processing_class)
+        self.policy: nn.Module = prepare_policy(model, args, peft_config)
+        self.examples: list[Mapping[str, Any]] = list(train_dataset)
+        self.prompts: list[Prompt] = self.read_prompts(self.examples)
         self.plan = make_plan(len(self.prompts), args)
-        self.oracle = oracle
-        self.references = References(model)
+        self._oracle = oracle
+        self.references = References(self.policy)
         self.folder = Path(str(args.output_dir))
-        self.policy: nn.Module = model
-        self.pad_id = pad_token(processing_class)
+        self.pad_id = pad_token(tokenizer)
+        self.tokenizer = tokenizer
         self.metrics = MetricsFile(self.folder / "metrics.jsonl", self.method)
         self.sampler = sampler or TransformersSampler(
-            model,  # type: ignore[arg-type]
-            processing_class,
+            self.policy,  # type: ignore[arg-type]
+            tokenizer,
             sampling_config(args),
         )
         self._progress = progress or (lambda stage, index, done, total: None)
         self._sums: dict[str, list[float]] = defaultdict(list)
         super().__init__(
-            model=model,
+            model=self.policy,
             args=args,
             data_collator=keep_rows,
             train_dataset=RoundDataset(self.plan),
-            processing_class=processing_class,
+            processing_class=tokenizer,
             callbacks=[_RoundStart(self), *(callbacks or [])],
         )
+        self.team = Team.of(self.accelerator)
 
     # -- what a subclass says ---------------------------------------------------------------
 
@@ -160,6 +159,10 @@ class GameTrainer(Trainer):
     def batch_loss(self, model: nn.Module, rows: list[Row]) -> tuple[Tensor, dict[str, float]]:
         """Mean loss of a batch of rows, and metrics to log (quantity and unit in the name)."""
 
+    def read_prompts(self, examples: list[Mapping[str, Any]]) -> list[Prompt]:
+        """The prompt of every row of the data set."""
+        return [row["prompt"] for row in examples]
+
     def start_round(self, index: int) -> None:
         """Update the references; called once at the true start of round ``index``."""
 
@@ -168,6 +171,12 @@ class GameTrainer(Trainer):
         return {}
 
     # -- rounds -----------------------------------------------------------------------------
+
+    @property
+    def oracle(self) -> Oracle:
+        """Who judges."""
+        assert self._oracle is not None  # noqa: S101 - checked at the start
+        return self._oracle
 
     @property
     def config(self) -> GameConfig:
@@ -196,18 +205,22 @@ class GameTrainer(Trainer):
             self.start_round(index)
             if self.config.reset_optimizer_each_round and self.optimizer is not None:
                 self.optimizer.state.clear()
-        rows = play_or_load(
-            self.round_file(index),
-            self.plan.prompts(index),
-            self.config.chunk_prompts,
-            lambda number, members: self.play_chunk(index, number, members),
-            lambda done, total: self._progress("play", index + 1, done, total),
-        )
+        # In the precision of the training: what is sampled and scored is what is trained.
+        with self.accelerator.autocast():
+            rows = play_or_load(
+                self.round_file(index),
+                self.plan.prompts(index),
+                self.config.chunk_prompts,
+                lambda number, members: self.play_chunk(index, number, members),
+                lambda done, total: self._progress("play", index + 1, done, total),
+                self.team,
+            )
         dataset = self.train_dataset
         assert isinstance(dataset, RoundDataset)  # noqa: S101 - for the type checker
         dataset.set_round(index, rows)
-        step = index * self.steps_per_round
-        self.metrics.add("round", index + 1, step, self.round_summary(rows))
+        if self.team.is_main:
+            step = index * self.steps_per_round
+            self.metrics.add("round", index + 1, step, self.round_summary(rows))
 
     def report_step(self) -> None:
         """Tell the progress callback about the optimiser step just made."""
@@ -234,28 +247,21 @@ class GameTrainer(Trainer):
         Raises:
             RunDirectoryError: the output directory holds another run.
         """
-        claim(
-            self._checkpoints() / "options.json",
-            deciding_options(self.config, self.prompts),
-            self.round_file(0),
-            resume=bool(resume_from_checkpoint),
-        )
+        resume = bool(resume_from_checkpoint)
+        self.team.together(lambda: self._claim(resume) if self.team.is_main else None)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = self.last_checkpoint()
-        if resume_from_checkpoint:
+        if resume_from_checkpoint and self.team.is_main:
             state = TrainerState.load_from_json(
                 str(Path(resume_from_checkpoint) / "trainer_state.json")
             )
             self.metrics.rewind(state.global_step)
         return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
 
-    def last_checkpoint(self) -> str | None:
-        """The newest whole checkpoint of this run."""
-        folder = self._checkpoints()
-        if not folder.exists():
-            return None
-        found = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call]
-        return None if found is None else str(found)
+    def _claim(self, resume: bool) -> None:
+        options = deciding_options(self.config, self.examples)
+        path = self.checkpoints() / "options.json"
+        claim(path, options, self.round_file(0), resume=resume)
 
     def compute_loss(
         self,
@@ -294,60 +300,10 @@ class GameTrainer(Trainer):
     ) -> Any:  # noqa: ANN401 - transformers' own type
         """The chosen schedule, begun anew every round when the optimiser is."""
         if self.lr_scheduler is None and self.config.reset_optimizer_each_round:
-            per_round = num_training_steps // self.config.num_rounds
             optimizer = self.optimizer if optimizer is None else optimizer
             assert optimizer is not None  # noqa: S101 - transformers makes it first
-            extra = self.args.lr_scheduler_kwargs
-            base = get_scheduler(
-                self.args.lr_scheduler_type,
-                optimizer=optimizer,
-                num_warmup_steps=self.args.get_warmup_steps(per_round),
-                num_training_steps=per_round,
-                scheduler_specific_kwargs=extra if isinstance(extra, dict) else None,
-            )
-            if isinstance(base, LambdaLR):
-                shape = base.lr_lambdas[0]
-                base = LambdaLR(optimizer, lambda step: shape(step % per_round))
-            self.lr_scheduler = base
+            per_round = num_training_steps // self.config.num_rounds
+            schedule: Any = schedule_per_round(self.args, optimizer, per_round)
+            self.lr_scheduler = schedule
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
-
-    # -- checkpoints: whole or not there ------------------------------------------------------
-
-    def _checkpoints(self) -> Path:
-        return self.folder / "checkpoints" / self.method
-
-    def _get_output_dir(self, trial: Any) -> str:  # noqa: ANN401 - transformers' own type
-        return str(self._checkpoints() / _PARTIAL)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ANN401
-        # Written aside and renamed: a kill leaves the previous checkpoint as the newest one.
-        partial = self._checkpoints() / _PARTIAL
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self.is_world_process_zero():
-            shutil.rmtree(partial, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.is_world_process_zero():
-            self.references.save(partial / name / "references")
-            final = self._checkpoints() / name
-            if final.exists():
-                shutil.rmtree(final)
-            (partial / name).rename(final)
-            shutil.rmtree(partial, ignore_errors=True)
-            sync_folder(self._checkpoints())
-            self._rotate()
-
-    def _rotate(self) -> None:
-        limit = self.args.save_total_limit
-        if limit:
-            found = self._checkpoints().glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-            for old in sorted(found, key=lambda p: int(p.name.split("-")[1]))[:-limit]:
-                shutil.rmtree(old, ignore_errors=True)
-
-    def _load_from_checkpoint(
-        self, resume_from_checkpoint: str, model: nn.Module | None = None
-    ) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.references.load(Path(resume_from_checkpoint) / "references")

@@ -33,6 +33,13 @@ from equilign.rollout import (
 )
 from equilign.rules import Closing, MirrorRule, Slot, Step
 from equilign.trainers.game_trainer import GameTrainer
+from equilign.trainers.judged import (
+    add_win_rates,
+    as_game,
+    as_json,
+    choose_responses,
+    harden,
+)
 from equilign.trainers.mirror_config import MirrorConfig
 from equilign.trainers.rounds import Row, derive_seed
 from equilign.trainers.slots import Slots, StagePlan
@@ -107,9 +114,10 @@ class MirrorTrainer(GameTrainer):
     def play_chunk(self, index: int, number: int, members: list[int]) -> list[Row]:
         """Sample K responses to each prompt, let them play each other and every opponent slot.
 
-        A row holds ``prompt, prompt_ids, completions, completion_ids, finished, weights``,
-        ``prefs`` (K x K, among the responses), ``logps`` (slot -> K, nats) and ``win_rates``
-        (slot -> K).
+        A row holds ``prompt, prompt_ids, completions, completion_ids, finished``, ``weights`` (of
+        the sampling), ``loss_weights`` (0 without a verdict),
+        ``prefs`` (K x K, among the responses; null: no verdict), ``logps`` (slot -> K, nats),
+        ``win_rates`` (slot -> K) and ``trained`` (which of the K are trained on).
         """
         prompts = [self.prompts[i] for i in members]
         groups = self._sample(Slot.CURRENT, prompts, index, number)
@@ -119,14 +127,17 @@ class MirrorTrainer(GameTrainer):
             [[c.text for c in g.completions] for g in groups],
         )
         rows = [_row(i, g, p) for i, g, p in zip(members, groups, games, strict=True)]
+        hard = self.mirror_config.verdicts == "hard"
         for slot in sorted(self.stages.opponents(index)):
-            rates = (
-                [p @ np.array(g.probabilities()) for g, p in zip(groups, games, strict=True)]
-                if slot == Slot.CURRENT
-                else self._win_rates(groups, self._sample(slot, prompts, index, number))
+            opponents = (
+                groups if slot == Slot.CURRENT else self._sample(slot, prompts, index, number)
             )
-            for row, values in zip(rows, rates, strict=True):
-                row["win_rates"][str(slot)] = [float(v) for v in values]
+            blocks = games if slot == Slot.CURRENT else self._blocks(groups, opponents)
+            for row, block, other in zip(rows, blocks, opponents, strict=True):
+                weights = np.array(other.probabilities())
+                add_win_rates(row, str(slot), harden(block) if hard else block, weights)
+        for row, game in zip(rows, games, strict=True):
+            choose_responses(row, game, self.mirror_config.responses, hard=hard)
         for slot in sorted(self.stages.anchors(index) | {Slot.CURRENT, Slot.REFERENCE}):
             for row, values in zip(rows, self._logps(slot, groups), strict=True):
                 row["logps"][str(slot)] = values
@@ -141,8 +152,8 @@ class MirrorTrainer(GameTrainer):
         with self.slots.playing(slot):
             return self.sampler.sample(prompts, size, seed)
 
-    def _win_rates(self, groups: list[Group], opponents: list[Group]) -> list[np.ndarray]:
-        """Each response's mean win probability against an opponent's responses."""
+    def _blocks(self, groups: list[Group], opponents: list[Group]) -> list[np.ndarray]:
+        """Win probability of each response against each of an opponent's."""
         x, a, b = [], [], []
         for group, other in zip(groups, opponents, strict=True):
             for mine in group.completions:
@@ -151,13 +162,12 @@ class MirrorTrainer(GameTrainer):
                     a.append(mine.text)
                     b.append(theirs.text)
         verdicts = compare_symmetric(self.oracle, x, a, b)
-        rates, start = [], 0
+        blocks, start = [], 0
         for group, other in zip(groups, opponents, strict=True):
             shape = (len(group.completions), len(other.completions))
-            block = verdicts[start : start + shape[0] * shape[1]].reshape(shape)
-            rates.append(block @ np.array(other.probabilities()))
+            blocks.append(verdicts[start : start + shape[0] * shape[1]].reshape(shape))
             start += shape[0] * shape[1]
-        return rates
+        return blocks
 
     def _logps(self, slot: Slot, groups: list[Group]) -> list[list[float]]:
         with self.slots.playing(slot):
@@ -173,21 +183,25 @@ class MirrorTrainer(GameTrainer):
 
     def batch_loss(self, model: nn.Module, rows: list[Row]) -> tuple[Tensor, dict[str, float]]:
         """Weighted mean squared residual of the mirror step over the batch's responses."""
-        size = len(rows[0]["completion_ids"])
-        flat = [(r["prompt_ids"], ids) for r in rows for ids in r["completion_ids"]]
+        flat = [(r["prompt_ids"], r["completion_ids"][i]) for r in rows for i in r["trained"]]
         logps = completion_logps(
             model,
             [p for p, _ in flat],
             [c for _, c in flat],
             pad_id=self.pad_id,
             temperature=self.config.temperature,
-        ).view(len(rows), size)
+        ).view(len(rows), -1)
         stage = self.stages.stage(self.round_index)
         anchor = _combine(stage.anchor(self.step), rows, "logps", logps)
         payoff = _combine(stage.payoff(self.step), rows, "win_rates", logps)
-        weights = logps.new_tensor([r["weights"] for r in rows])
-        loss = self._loss(logps, anchor, payoff, weights).mean()
-        moved = (logps.detach() - anchor).abs().mean()
+        weights = logps.new_tensor([[r["loss_weights"][i] for i in r["trained"]] for r in rows])
+        judged = weights.sum(dim=1) > 0.0
+        if not bool(judged.any()):
+            return 0.0 * logps.sum(), {}
+        parts = (logps, anchor, payoff, weights)
+        # Every prompt counts the same in the mean, one without any verdict not at all.
+        loss = self._loss(*(part[judged] for part in parts)).sum() / len(rows)
+        moved = (logps.detach() - anchor)[judged].abs().mean()
         return loss, {"abs_log_ratio_to_anchor_nats": float(moved)}
 
     def _loss(self, logps: Tensor, anchor: Tensor, payoff: Tensor, weights: Tensor) -> Tensor:
@@ -205,7 +219,9 @@ class MirrorTrainer(GameTrainer):
 
     def round_summary(self, rows: list[Row]) -> dict[str, float]:
         """KL to the start, length, share ended by the model, and how cyclic the games are."""
-        report = cycle_report([np.array(r["prefs"]) for r in rows])
+        games = [as_game(r["prefs"]) for r in rows]
+        whole = [game for game in games if not np.isnan(game).any()]
+        report = cycle_report(whole) if whole else None
         ratio = [
             float(np.dot(r["weights"], np.subtract(r["logps"]["current"], r["logps"]["reference"])))
             for r in rows
@@ -215,8 +231,11 @@ class MirrorTrainer(GameTrainer):
             "kl_to_reference_nats": float(np.mean(ratio)),
             "completion_tokens": float(np.mean(lengths)),
             "finished_share": float(np.mean([f for r in rows for f in r["finished"]])),
-            "cyclic_prompts_share": report.with_cycle / report.prompts,
-            "condorcet_winner_share": report.with_condorcet_winner / report.prompts,
+            "masked_verdicts_share": float(np.mean([np.isnan(g).mean() for g in games])),
+            "cyclic_prompts_share": report.with_cycle / report.prompts if report else 0.0,
+            "condorcet_winner_share": (
+                report.with_condorcet_winner / report.prompts if report else 0.0
+            ),
         }
 
 
@@ -233,7 +252,8 @@ def _row(member: int, group: Group, prefs: np.ndarray) -> Row:
         "completion_ids": [list(c.ids) for c in group.completions],
         "finished": [c.finished for c in group.completions],
         "weights": list(group.probabilities()),
-        "prefs": prefs.tolist(),
+        "loss_weights": list(group.probabilities()),
+        "prefs": as_json(prefs),
         "logps": {},
         "win_rates": {},
     }
@@ -243,5 +263,6 @@ def _combine(weights: Mapping[Slot, float], rows: list[Row], field: str, like: T
     total = torch.zeros_like(like)
     for slot, weight in weights.items():
         if weight != 0.0:
-            total = total + weight * like.new_tensor([r[field][str(slot)] for r in rows])
+            values = [[r[field][str(slot)][i] for i in r["trained"]] for r in rows]
+            total = total + weight * like.new_tensor(values)
     return total

@@ -41,6 +41,20 @@ class MirrorConfig(GameConfig):
             "'pairs': squared differences of residuals within a group, which need none."
         },
     )
+    responses: str = field(
+        default="all",
+        metadata={
+            "help": "Which of the K responses are trained on: 'all', or 'best_worst' (highest and "
+            "lowest win rate, as in the SPPO paper; the others only count in win rates)."
+        },
+    )
+    verdicts: str = field(
+        default="soft",
+        metadata={
+            "help": "'soft' win probabilities, or 'hard' votes; with 'best_worst' hard means that "
+            "the best wins and the worst loses for certain (TRL's sppo_hard)."
+        },
+    )
     mixture: float = field(
         default=0.125,
         metadata={"help": "Weight of the reference in the opponent of Nash-MD-PG."},
@@ -53,6 +67,12 @@ class MirrorConfig(GameConfig):
     def __post_init__(self) -> None:
         if self.loss not in ("pointwise", "pairs"):
             raise ConfigError(f"loss = {self.loss!r}; use 'pointwise' or 'pairs'")
+        choices = {"responses": ("all", "best_worst"), "verdicts": ("soft", "hard")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{name} = {getattr(self, name)!r}; use {' or '.join(map(repr, allowed))}"
+                )
         if not 0.0 <= self.mixture <= 1.0:
             raise ConfigError(f"mixture = {self.mixture}; a weight in [0, 1]")
         if self.inner_steps < 1:

@@ -17,7 +17,11 @@ class References:
     Only trainable parameters are copied: with LoRA that is the adapter, with full fine-tuning
     the whole model. Playing as a reference swaps the copies in, so the very same module, code
     path and precision compute both policies; in particular the reference of a LoRA run is never
-    the adapted model by accident.
+    the adapted model by accident. Adapters start as the identity, so the reference taken at the
+    start plays exactly as the model with its adapter disabled (a test compares the two).
+
+    Raises:
+        ModelError: the weights are partitioned among processes (DeepSpeed ZeRO-3).
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -32,7 +36,13 @@ class References:
         return sorted(self._weights)
 
     def _trainable(self) -> dict[str, nn.Parameter]:
-        return {n: p for n, p in self._model.named_parameters() if p.requires_grad}
+        found = {n: p for n, p in self._model.named_parameters() if p.requires_grad}
+        if any(hasattr(p, "ds_id") for p in found.values()):
+            raise ModelError(
+                "the weights are partitioned by DeepSpeed ZeRO-3, so no process holds a policy "
+                "that could be kept as a reference; use ZeRO-2, or LoRA with plain data parallelism"
+            )
+        return found
 
     def take(self, name: str) -> None:
         """``name`` <- the model's present weights."""

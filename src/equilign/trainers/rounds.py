@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from equilign.files import Journal, read_jsonl, write_jsonl
+from equilign.trainers.team import Team
 
 Row = dict[str, Any]
 """One prompt's game: the fields of `equilign.trainers.mirror.MirrorTrainer.play_chunk`."""
@@ -93,6 +94,7 @@ def play_or_load(
     chunk_size: int,
     play: Callable[[int, list[int]], list[Row]],
     progress: Callable[[int, int], None],
+    team: Team = Team(),  # noqa: B008 - frozen
 ) -> list[Row]:
     """The rows of a round: from its file, or played now, chunk by chunk, and written to it.
 
@@ -100,23 +102,58 @@ def play_or_load(
     the model and the oracle only for what is missing. The rows returned are always those read
     back from the file, so that a run and its resumption train on the same numbers.
 
+    Several processes share the chunks out: chunk ``n`` is played by process ``n mod size``, with
+    the seeds of the chunk, so that the round is the same for any number of processes, and every
+    group is whole where it is judged. They meet in a folder that all of them see.
+
     Args:
         path: the round's file.
         prompts: data set indices.
         chunk_size: prompts per chunk.
         play: ``(chunk number, data set indices) -> rows``; deterministic.
         progress: called with (prompts done, prompts in all).
+        team: the processes of the run.
+
+    Raises:
+        EquilignError: another process failed.
     """
     if not path.exists():
-        journal = Journal(path.with_suffix(".partial.jsonl"))
-        try:
-            for number, members in chunks(prompts, chunk_size):
-                if number not in journal.entries:
-                    journal.add(number, play(number, members))
-                progress(min(len(prompts), (number + 1) * chunk_size), len(prompts))
+        team.together(lambda: _play_share(path, prompts, chunk_size, play, progress, team))
+        if team.is_main:
+            entries = _finished(path)
             count = -(-len(prompts) // chunk_size)
-            write_jsonl(path, [row for n in range(count) for row in journal.entries[n]])
-        finally:
-            journal.close()
-    path.with_suffix(".partial.jsonl").unlink(missing_ok=True)
+            write_jsonl(path, [row for n in range(count) for row in entries[n]])
+    team.wait()
+    if team.is_main:
+        for partial in _journals(path):
+            partial.unlink(missing_ok=True)
     return read_jsonl(path)
+
+
+def _journals(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.stem}.partial*.jsonl"))
+
+
+def _finished(path: Path) -> dict[int, list[Row]]:
+    """Chunks that any process has played, this run's or an interrupted one's."""
+    return {n: rows for journal in _journals(path) for n, rows in Journal.peek(journal).items()}
+
+
+def _play_share(
+    path: Path,
+    prompts: Sequence[int],
+    chunk_size: int,
+    play: Callable[[int, list[int]], list[Row]],
+    progress: Callable[[int, int], None],
+    team: Team,
+) -> None:
+    suffix = ".partial.jsonl" if team.is_main else f".partial-{team.rank}.jsonl"
+    done = _finished(path)
+    journal = Journal(path.with_suffix(suffix))
+    try:
+        for number, members in chunks(prompts, chunk_size):
+            if number % team.size == team.rank and number not in done:
+                journal.add(number, play(number, members))
+            progress(min(len(prompts), (number + 1) * chunk_size), len(prompts))
+    finally:
+        journal.close()

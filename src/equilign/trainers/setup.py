@@ -2,17 +2,19 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from equilign.errors import ConfigError, RunDirectoryError
+from equilign.errors import ConfigError, ModelError, RunDirectoryError
 from equilign.files import write_json
-from equilign.rollout import Prompt, SamplingConfig
+from equilign.models import load_model, load_tokenizer
+from equilign.rollout import SamplingConfig
 from equilign.trainers.config import GameConfig
 from equilign.trainers.rounds import RoundPlan, Row
 
@@ -45,6 +47,42 @@ def make_plan(num_prompts: int, args: GameConfig) -> RoundPlan:
     return RoundPlan(num_prompts, per_round, args.epochs_per_round, args.seed)
 
 
+def tokenizer_of(
+    model: str | nn.Module, tokenizer: PreTrainedTokenizerBase | None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer given, or that of the model's folder or name.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if tokenizer is not None:
+        return tokenizer
+    if isinstance(model, str):
+        return load_tokenizer(model, allow_download=True)
+    raise ConfigError("processing_class is missing: which tokenizer goes with the model?")
+
+
+def prepare_policy(
+    model: str | nn.Module, args: GameConfig, peft_config: PeftConfig | None
+) -> nn.Module:
+    """The module to train: loaded, wrapped into PEFT, and without dropout, as asked for.
+
+    Raises:
+        ConfigError: a PEFT configuration for a model that is wrapped already.
+        ModelError: nothing to train, or weights that are partitioned.
+    """
+    policy: nn.Module = load_model(model, allow_download=True) if isinstance(model, str) else model
+    if peft_config is not None:
+        if isinstance(policy, PeftModel):
+            raise ConfigError("the model is a PeftModel already: leave peft_config out")
+        policy = get_peft_model(policy, peft_config)
+    if not any(p.requires_grad for p in policy.parameters()):
+        raise ModelError("the policy has no trainable weights: training would do nothing")
+    if args.disable_dropout:
+        remove_dropout(policy)
+    return policy
+
+
 def keep_rows(rows: list[Row]) -> dict[str, list[Row]]:
     """A batch is its rows: they are padded when they are scored."""
     return {"rows": rows}
@@ -55,7 +93,8 @@ def remove_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    config = model.config if isinstance(model, PreTrainedModel) else None
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    config = inner.config if isinstance(inner, PreTrainedModel) else None
     if config is not None and "attention_dropout" in config.to_dict():
         for module in model.modules():  # attention reads its own copy of the rate
             if isinstance(vars(module).get("attention_dropout"), float):
@@ -75,14 +114,15 @@ _DECIDING = (
 )
 
 
-def deciding_options(args: GameConfig, prompts: Sequence[Prompt]) -> dict[str, Any]:
+def deciding_options(args: GameConfig, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The options that decide what is played and trained, as plain values."""
     inherited = {f.name for f in dataclasses.fields(TrainingArguments)}
     ours = [f.name for f in dataclasses.fields(args) if f.name not in inherited]
-    digest = blake2b(json.dumps(list(prompts)).encode(), digest_size=8).hexdigest()
+    rows = json.dumps([dict(row) for row in examples], sort_keys=True, default=str)
+    digest = blake2b(rows.encode(), digest_size=8).hexdigest()
     values = {name: vars(args)[name] for name in (*ours, *_DECIDING)}
     plain = {k: v if isinstance(v, int | float | None) else str(v) for k, v in values.items()}
-    return {**plain, "prompts": f"{len(prompts)} prompts, {digest}"}
+    return {**plain, "data": f"{len(examples)} rows, {digest}"}
 
 
 def claim(path: Path, options: dict[str, Any], rounds: Path, *, resume: bool) -> None:

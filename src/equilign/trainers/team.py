@@ -1,0 +1,62 @@
+"""The processes of one run: who plays what, and how they wait for each other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from equilign.errors import EquilignError
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those of the run.
+
+    Attributes:
+        rank: of this process, from 0; 0 is the main one.
+        size: number of processes.
+        accelerator: how they talk; None for a single process.
+    """
+
+    rank: int = 0
+    size: int = 1
+    accelerator: Accelerator | None = None
+
+    @classmethod
+    def of(cls, accelerator: Accelerator) -> "Team":
+        """The team that ``accelerator`` belongs to."""
+        return cls(accelerator.process_index, accelerator.num_processes, accelerator)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1 and self.accelerator is not None:
+            self.accelerator.wait_for_everyone()
+
+    def together(self, work: Callable[[], None]) -> None:
+        """Run ``work``; when it fails on one process, all of them stop instead of waiting for it.
+
+        Raises:
+            EquilignError: it failed elsewhere; says where and how. A failure of this process is
+                raised as it is.
+        """
+        if self.size == 1:
+            work()
+            return
+        mine: Exception | None = None
+        try:
+            work()
+        except Exception as error:  # told to the others, then raised
+            mine = error
+        told = None if mine is None else f"{type(mine).__name__}: {mine}"
+        failures = gather_object([(self.rank, told)])
+        if mine is not None:
+            raise mine
+        for rank, message in failures:
+            if message is not None:
+                raise EquilignError(f"process {rank} stopped: {message}")
