@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from peft import get_peft_model
 from transformers import TrainerCallback
 
 from equilign.errors import RunDirectoryError
@@ -23,9 +24,11 @@ def prefer_b(prompt, a, b):
     return 1.0 / (1.0 + 2.718281828 ** (b.count("b") - a.count("b")))
 
 
-def make(folder, *, callbacks=(), oracle=None, wrap=lambda s: s, **options):
+def make(folder, *, callbacks=(), oracle=None, wrap=lambda s: s, peft_config=None, **options):
     torch.manual_seed(0)
     model, tokenizer = tiny_model(seed=1, dtype=torch.float32, spread=0.5), tiny_tokenizer()
+    if peft_config is not None:
+        model = get_peft_model(model, peft_config)
     settings = {
         "eta": 3.0,
         "num_rounds": 3,

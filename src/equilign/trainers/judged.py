@@ -79,6 +79,9 @@ def choose_responses(row: Row, game: np.ndarray, kind: str, *, hard: bool) -> No
     order = judged[np.argsort(-own[judged], kind="stable")]
     best, worst = int(order[0]), int(order[-1])
     row["trained"] = [best, worst]
+    if hard and own[best] == own[worst]:
+        row["loss_weights"] = [0.0] * size  # a tie has no winner
+        return
     row["loss_weights"] = [0.5 if i in (best, worst) else 0.0 for i in range(size)]
     if hard:
         for rates in row["win_rates"].values():
