@@ -21,6 +21,10 @@ class OracleError(EquilignError, ValueError):
     """An oracle answered something that is no win probability."""
 
 
+class BudgetError(OracleError):
+    """A paid judge may ask no more; what it was paid for is kept, and the run can resume."""
+
+
 class PolicyError(EquilignError, ValueError):
     """A policy is not a point on the simplex."""
 

@@ -11,10 +11,13 @@ from typing import Any
 
 from equilign.errors import ConfigError
 from equilign.rules import (
+    REWARD_RULES,
     RULES,
+    ContrastiveRule,
     LeaderFollowerRule,
     MirrorRule,
     RewardGameRule,
+    RewardRule,
     Rule,
 )
 
@@ -70,18 +73,47 @@ def _load(where: str) -> Any:  # noqa: ANN401 - a class
 _GAMES: dict[type, str] = {
     MirrorRule: "the policy plays itself (simultaneous, zero-sum)",
     LeaderFollowerRule: "a Leader answers, a Follower sees it and replies (sequential, zero-sum)",
+    ContrastiveRule: "none: a policy fitted to labelled pairs of answers (a baseline)",
+    RewardRule: "none: a policy climbs a scalar reward (a baseline)",
     RewardGameRule: "a policy and the reward model fitted to its answers (bilevel, general-sum)",
 }
 
-_TRAINERS = {"sppo": ("equilign.trainers.sppo:SPPOTrainer", "equilign.trainers.sppo:SPPOConfig")}
+_TRAINERS = {
+    "sppo": "sppo:SPPO",
+    "mwu": "mirror_family:MWU",
+    "omwu": "mirror_family:OMWU",
+    "onpo": "mirror_family:ONPO",
+    "omd": "mirror_family:OMD",
+    "online-ipo-1": "mirror_family:OnlineIPO1",
+    "online-ipo-2": "mirror_family:OnlineIPO2",
+    "inpo": "mirror_family:INPO",
+    "nash-md": "mirror_family:NashMD",
+    "nash-md-pg": "mirror_family:NashMDPG",
+    "self-play-pg": "mirror_family:SelfPlayPG",
+    "mmd": "mirror_family:MMD",
+    "mpo": "mirror_family:MPO",
+    "egpo": "mirror_family:EGPO",
+    "comal": "mirror_family:COMAL",
+    "dpo": "contrastive:DPO",
+    "ipo": "contrastive:IPO",
+    "iterated-dpo": "contrastive:IteratedDPO",
+    "iterated-ipo": "contrastive:IteratedIPO",
+    "online-dpo": "contrastive:OnlineDPO",
+    "reinforce": "reward_gradient:Reinforce",
+    "rloo": "reward_gradient:RLOO",
+    "ppo": "ppo:PPO",
+}
+"""Name -> module of `equilign.trainers` and the class names without Trainer and Config."""
 
 _LIGHTLY_TESTED = frozenset({"simultaneous", "reversed", "parl"})
 """Their rounds are checked against independent arithmetic; where they settle is promised nowhere,
 or not tested."""
 
 
-def _method(rule: Rule) -> Method:
-    trainer, config = _TRAINERS.get(rule.name, (None, None))
+def _method(rule: Rule | RewardRule) -> Method:
+    where = _TRAINERS.get(rule.name)
+    trained = f"equilign.trainers.{where}" if where else None
+    plays = (MATRIX,) if rule.name in RULES else ()
     return Method(
         name=rule.name,
         title=rule.title,
@@ -89,13 +121,15 @@ def _method(rule: Rule) -> Method:
         paper=rule.paper,
         converges_to=rule.converges_to,
         maturity="lightly tested" if rule.name in _LIGHTLY_TESTED else "verified",
-        plays=(MATRIX,) if trainer is None else (MATRIX, LANGUAGE_MODEL),
-        trainer=trainer,
-        config=config,
+        plays=plays if trained is None else (*plays, LANGUAGE_MODEL),
+        trainer=trained and f"{trained}Trainer",
+        config=trained and f"{trained}Config",
     )
 
 
-METHODS: dict[str, Method] = {name: _method(rule) for name, rule in RULES.items()}
+METHODS: dict[str, Method] = {
+    name: _method(rule) for name, rule in {**RULES, **REWARD_RULES}.items()
+}
 """Name -> method: every rule of `equilign.rules`."""
 
 TRAINED: dict[str, Method] = {m.name: m for m in METHODS.values() if m.trainer is not None}

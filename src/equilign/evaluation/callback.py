@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from equilign.evaluation.intervals import Estimate, clustered_mean, wilson
-from equilign.evaluation.win_rate import by_attribute, head_to_head
+from equilign.evaluation.win_rate import by_attribute, head_to_head, mean_verdicts
 from equilign.files import read_jsonl, write_json, write_jsonl
 from equilign.games import cycle_report
 from equilign.oracles import Oracle, Panel, score_groups
@@ -105,7 +105,8 @@ class Evaluation:
             [prompt_text(g.prompt) for g in policy],
             [[c.text for c in g.completions] for g in policy],
         )
-        cycles = cycle_report(games)
+        # A pair without a verdict is no edge of a cycle, and beats nobody.
+        cycles = cycle_report([np.nan_to_num(g, nan=0.5) for g in games])
         share = wilson(cycles.with_cycle, cycles.prompts)
         result: dict[str, Any] = {
             **_named(overall, "win_rate"),
@@ -118,8 +119,10 @@ class Evaluation:
                 **_named(share, "share"),
                 "condorcet_share": cycles.with_condorcet_winner / cycles.prompts,
             },
-            "per_prompt": matrix.mean(axis=(1, 2)).tolist(),
+            "per_prompt": [None if np.isnan(v) else float(v) for v in mean_verdicts(matrix)],
         }
+        if missing := float(np.isnan(matrix).mean()):
+            result["no_verdict_share"] = missing
         if isinstance(self.oracle, Panel):
             named = by_attribute(self.oracle, policy, start)
             result["attributes"] = {k: _named(v, "win_rate") for k, v in named.items()}
@@ -194,10 +197,14 @@ class WinRateCallback(TrainerCallback):
         **kwargs: Any,  # noqa: ANN401 - signature of transformers
     ) -> None:
         """Evaluate the round that just ended, before its checkpoint is written."""
-        number = round(state.epoch or 0)
+        self.evaluate_round(round(state.epoch or 0), kwargs["model"], kwargs["processing_class"])
+
+    def evaluate_round(
+        self, number: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        """Evaluate the model as round ``number`` unless that is done, and tell `on_result`."""
         path = self.result_file(number)
         if not path.exists():
-            model, tokenizer = kwargs["model"], kwargs["processing_class"]
             policy = self.evaluation.answers(f"{self.name}-{number:03d}", model, tokenizer)
             divergence = kl_nats(
                 model,

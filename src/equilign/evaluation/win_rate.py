@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from equilign.errors import OracleError
 from equilign.evaluation.intervals import Estimate, clustered_mean
 from equilign.oracles import Oracle, Panel, compare_symmetric
 from equilign.rollout import Group, prompt_text
@@ -34,17 +35,34 @@ def head_to_head(
 ) -> tuple[Estimate, np.ndarray]:
     """Win rate of ``a`` over ``b``: every answer of one plays every answer of the other.
 
-    Both orders are asked and averaged, ties count one half.
+    Both orders are asked and averaged, ties count one half. Pairs without a verdict (an oracle
+    that abstains) count nowhere, and neither do prompts that have no verdict at all.
 
     Returns:
         The mean over prompts with its interval clustered by prompt, and the matrix per prompt,
-        shape ``(prompts, answers of a, answers of b)``.
+        shape ``(prompts, answers of a, answers of b)``; nan where there is no verdict.
+
+    Raises:
+        OracleError: no pair got a verdict.
     """
     prompts, left, right, spans = _pairs(a, b)
     verdicts = compare_symmetric(oracle, prompts, left, right)
     shape = (len(a[0].completions), len(b[0].completions))
     matrix = np.stack([verdicts[i:j].reshape(shape) for i, j in spans])
-    return clustered_mean(matrix.mean(axis=(1, 2))), matrix
+    means = mean_verdicts(matrix)
+    if np.isnan(means).all():
+        raise OracleError(
+            f"{type(oracle).__name__} gave no verdict on any of {len(verdicts)} pairs of answers, "
+            "so there is no win rate"
+        )
+    return clustered_mean(means[~np.isnan(means)]), matrix
+
+
+def mean_verdicts(matrix: np.ndarray) -> np.ndarray:
+    """Mean of each prompt's verdicts, nan where it has none; ``(n, a, b)`` to ``(n,)``."""
+    seen = (~np.isnan(matrix)).sum(axis=(1, 2))
+    totals = np.nan_to_num(matrix).sum(axis=(1, 2))
+    return np.where(seen > 0, totals / np.maximum(seen, 1), np.nan)
 
 
 def by_attribute(panel: Panel, a: Sequence[Group], b: Sequence[Group]) -> dict[str, Estimate]:

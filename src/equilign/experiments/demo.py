@@ -1,11 +1,9 @@
-"""`equilign demo`: a small chat model aligned by a preference game, and what happened.
+"""`equilign demo`: a small chat model aligned by preference games, and what happened.
 
 Start model -> answers to held-out prompts -> for every method: rounds of sample, compare, train,
 each round compared with the start model on prompts that are not trained on -> summary and page.
 """
 
-import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,26 +11,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.utils import logging as transformers_logging
 
 from equilign.errors import ConfigError, DataError
-from equilign.evaluation.callback import Evaluation, WinRateCallback, mean_tokens, results
-from equilign.experiments.summary import write_summary
-from equilign.files import explain_disk_full, write_json
+from equilign.evaluation.callback import Evaluation, mean_tokens
+from equilign.experiments.demo_options import demo_options
+from equilign.experiments.demo_pairs import judged_pairs
+from equilign.experiments.evaluating import Contest, RoundEvaluation, steps_of
+from equilign.experiments.model_card import Card, write_card
+from equilign.experiments.summary import Facts, method_summary, write_summary
+from equilign.experiments.training import train_once
+from equilign.files import explain_disk_full
 from equilign.methods import Method, get_method
 from equilign.models import load_model, load_tokenizer
 from equilign.oracles import Panel
 from equilign.rollout import Group, Prompt, SamplingConfig, pad_token, score_answers
-from equilign.runs import RunDirectory, peak_memory_mb
+from equilign.runs import RunDirectory, environment, peak_memory_mb
 from equilign.tasks.prompts import as_chat, check_attribute_list, load_prompts, restaurant_prompts
 from equilign.tasks.restaurant_panel import restaurant_panel
 from equilign.trainers import Progress
+from equilign.trainers.team import Team
+
+_JUDGE = "restaurant panel"
 
 
 @dataclass(frozen=True)
 class DemoConfig:
     """Options of the demo; everything here decides the result and is written to config.yaml.
+
+    Each method's own options are those of `equilign.experiments.demo_options`.
 
     Attributes:
         methods: in the order they are run.
@@ -42,13 +50,8 @@ class DemoConfig:
             are given.
         seed: of everything.
         rounds: rounds of sample, compare, train.
-        num_generations: K, responses per prompt.
         eval_samples: answers per evaluation prompt and side.
-        eta: mirror step, nats per unit of win probability.
-        learning_rate: optimiser step.
         prompts_per_round: prompts played per round; at most those there are.
-        epochs_per_round: passes over a round's responses.
-        batch_prompts: prompts per optimiser step.
         max_completion_length: tokens.
     """
 
@@ -58,13 +61,8 @@ class DemoConfig:
     eval_prompts: str | None = None
     seed: int = 0
     rounds: int = 3
-    num_generations: int = 5
     eval_samples: int = 4
-    eta: float = 20.0
-    learning_rate: float = 1e-4
     prompts_per_round: int = 136
-    epochs_per_round: int = 1
-    batch_prompts: int = 8
     max_completion_length: int = 80
 
     def __post_init__(self) -> None:
@@ -93,8 +91,7 @@ class Stage:
         start: the start model, never trained.
         tokenizer: of the model.
         panel: the judge.
-        evaluation: held-out prompts and how to compare on them.
-        start_answers: the start model's.
+        contest: held-out prompts, the start model's answers, and how to compare.
         progress: told what happens.
     """
 
@@ -104,9 +101,18 @@ class Stage:
     start: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     panel: Panel
-    evaluation: Evaluation
-    start_answers: list[Group]
+    contest: Contest
     progress: Progress
+
+    @property
+    def prompts_per_round(self) -> int:
+        """Prompts that a round of the demo plays."""
+        return min(self.config.prompts_per_round, len(self.align))
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """How answers are drawn for judging."""
+        return self.contest.evaluation.sampling
 
     def start_logps(self, groups: Sequence[Group]) -> list[float]:
         """Log-probabilities of answers under the start model, nats."""
@@ -151,30 +157,30 @@ def run_demo(
         raise ConfigError(f"{config.model} has no chat template; the demo needs a chat model")
     weights_mb = sum(p.numel() for p in start.parameters()) * 4 / 1e6
     run = RunDirectory(output_dir)
-    settings = {**asdict(config), "methods": list(config.methods)}
+    options = {name: dict(demo_options(name).args) for name in config.methods}
+    settings = {**asdict(config), "methods": list(config.methods), "options": options}
     # Per method: rounds of weights, optimiser state and reference; then the final model.
     need = weights_mb * len(config.methods) * (4 * config.rounds + 1) + 50
     run.open(settings, resume=resume, need_mb=need)
     with explain_disk_full(output_dir):
         stage = _prepare(config, output_dir, align, held_out, start, tokenizer, progress)
-        seconds = {name: _train(stage, get_method(name)) for name in config.methods}
+        methods = {name: _method(stage, get_method(name)) for name in config.methods}
         measured = {
             "seconds": time.perf_counter() - began,
             "peak_memory_mb": peak_memory_mb(),
         }
-        return write_summary(
-            output_dir,
-            settings,
-            stage.panel,
-            {
-                "train": len(align),
-                "evaluation": len(held_out),
-                "start_mean_tokens": mean_tokens(stage.start_answers),
-            },
-            {name: _rounds(stage, name) for name in config.methods},
-            seconds,
-            measured,
+        facts = Facts(
+            command="demo",
+            seed=config.seed,
+            model=config.model,
+            settings=settings,
+            oracle=stage.panel,
+            oracle_name=_JUDGE,
+            prompts={"train": len(align), "evaluation": len(held_out)},
+            samples_per_prompt=config.eval_samples,
+            start_tokens=mean_tokens(stage.contest.start),
         )
+        return write_summary(output_dir, facts, methods, measured)
 
 
 def _prepare(
@@ -194,65 +200,102 @@ def _prepare(
     progress("start model answers", 0, 0, 1)
     answers = evaluation.answers("start", start, tokenizer)
     progress("start model answers", 0, 1, 1)
-    return Stage(config, folder, align, start, tokenizer, panel, evaluation, answers, progress)
+    contest = Contest(evaluation, answers)
+    return Stage(config, folder, align, start, tokenizer, panel, contest, progress)
 
 
-def _callback(stage: Stage, name: str) -> WinRateCallback:
-    def tell(number: int, result: dict[str, Any]) -> None:
-        stage.progress(f"evaluated: win rate {result['win_rate']:.3f}", number, 1, 1)
+def _method(stage: Stage, method: Method) -> dict[str, Any]:
+    """Train one method to the end unless it is there; returns its part of the summary."""
+    own = demo_options(method.name)
 
-    return WinRateCallback(name, stage.evaluation, stage.start_answers, stage.start_logps, tell)
+    def card(folder: Path, seconds: float) -> None:
+        write_card(_card(stage, method, seconds), folder)
+
+    seconds = train_once(
+        stage.folder,
+        method.name,
+        stage.config.seed,
+        lambda: _trainer(stage, method),
+        card,
+        Team(),
+    )
+    rounds = stage.config.rounds
+    return method_summary(
+        stage.folder, method.name, stage.contest, rounds, seconds, own.rounds_per_step
+    )
 
 
-def _rounds(stage: Stage, name: str) -> list[dict[str, Any]]:
-    return results(_callback(stage, name), stage.config.rounds)
-
-
-def _train(stage: Stage, method: Method) -> float:
-    """Train one method to the end unless it is there; returns its seconds."""
-    done = stage.folder / "models" / f"{method.name}.json"
-    if done.exists():
-        return float(json.loads(done.read_text(encoding="utf-8"))["seconds"])
-    began = time.perf_counter()
-    set_seed(stage.config.seed)
+def _trainer(stage: Stage, method: Method) -> Trainer:
+    config, own = stage.config, demo_options(method.name)
     trainer_class, config_class = method.load()
-    config = stage.config
+    size = max(1, stage.prompts_per_round // own.rounds_per_step)
     args = config_class(
         output_dir=str(stage.folder),
-        num_rounds=config.rounds,
-        num_generations=config.num_generations,
+        num_rounds=config.rounds * own.rounds_per_step,
         max_completion_length=config.max_completion_length,
-        prompts_per_round=min(config.prompts_per_round, len(stage.align)),
-        epochs_per_round=config.epochs_per_round,
-        per_device_train_batch_size=config.batch_prompts,
-        generation_batch_size=160,
-        eta=config.eta,
-        learning_rate=config.learning_rate,
-        optim="adamw_torch",
-        warmup_steps=0.1,
-        lr_scheduler_type="linear",
+        prompts_per_round=size,
         logging_steps=1,
         seed=config.seed,
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
+        save_total_limit=None if own.rounds_per_step == 1 else config.rounds,
+        **own.args,
     )
-    trainer = trainer_class(
+
+    def tell(number: int, result: dict[str, Any]) -> None:
+        stage.progress(f"evaluated: win rate {result['win_rate']:.3f}", number, 1, 1)
+
+    def by_step(what: str, number: int, done: int, total: int) -> None:
+        """The trainer's rounds as parts of the demo's."""
+        step, part = divmod(number - 1, own.rounds_per_step)
+        whole = total * own.rounds_per_step
+        told = what if len(config.methods) == 1 else f"{method.name}: {what}"
+        stage.progress(told, step + 1, part * total + done, whole)
+
+    labels = steps_of(own.rounds_per_step)
+    watcher = RoundEvaluation(method.name, stage.contest, stage.start_logps, labels, Team(), tell)
+    rows: list[dict[str, Any]] = [{"prompt": p} for p in stage.align]
+    if trainer_class.data_format == "pairs":
+        rows = _start_pairs(stage)
+    trainer: Trainer = trainer_class(
         load_model(config.model),
         args,
-        [{"prompt": p} for p in stage.align],
-        stage.panel,
+        rows,
+        stage.panel if trainer_class.needs_oracle else None,
         stage.tokenizer,
-        callbacks=[_callback(stage, method.name)],
-        progress=stage.progress,
+        callbacks=[watcher],
+        progress=by_step,
     )
-    trainer.remove_callback(PrinterCallback)  # prints to stdout, which belongs to the result
-    trainer.train(resume_from_checkpoint=True)
-    target = stage.folder / "models" / method.name
-    aside = target.with_name(f".{method.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    trainer.save_model(str(aside))
-    shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)
-    seconds = time.perf_counter() - began
-    write_json(done, {"seconds": seconds})
-    return seconds
+    return trainer
+
+
+def _start_pairs(stage: Stage) -> list[dict[str, Any]]:
+    """What methods that learn from given pairs get: the start model's own answers, judged."""
+    return judged_pairs(
+        stage.folder / "evaluation" / "start-pairs.jsonl",
+        stage.start,
+        stage.tokenizer,
+        stage.panel,
+        list(stage.align),
+        stage.sampling,
+        seed=stage.config.seed,
+    )
+
+
+def _card(stage: Stage, method: Method, seconds: float) -> Card:
+    config = stage.config
+    numbers = range(1, config.rounds + 1)
+    return Card(
+        method=method,
+        base_model=config.model,
+        adapter=False,
+        data=f"{config.prompts or 'the shipped restaurant prompts'}: {len(stage.align)} prompts",
+        oracle=_JUDGE,
+        held_out_oracle=None,
+        options={"rounds": config.rounds, **demo_options(method.name).args},
+        rounds=stage.contest.results(method.name, numbers),
+        prompts=len(stage.contest.evaluation.prompts),
+        samples=config.eval_samples,
+        seconds=seconds,
+        environment=environment(),
+    )

@@ -1,132 +1,164 @@
 """The summary of a run: summary.json, the page, and what `--json` prints."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from equilign.evaluation.callback import load_groups
+from equilign.experiments.evaluating import Contest
+from equilign.experiments.judges import describe_oracle
 from equilign.files import read_jsonl, write_json
 from equilign.methods import get_method
-from equilign.oracles import Panel, compare_symmetric
+from equilign.oracles import Oracle, Panel, compare_symmetric
 from equilign.reports import render_report, save_figures
 from equilign.rollout import prompt_text
 
-
-def describe_panel(panel: Panel) -> dict[str, Any]:
-    """Who judged, with what is known about each voter."""
-    attributes = []
-    for a in panel.attributes:
-        accuracy, low, high = a.held_out or (None, None, None)
-        attributes.append(
-            {
-                "name": a.name,
-                "description": a.description,
-                "kind": a.kind,
-                "held_out_accuracy": accuracy,
-                "low": low,
-                "high": high,
-            }
-        )
-    return {"name": "restaurant panel", "attributes": attributes}
+_MEASURED = {
+    "cyclic_prompts_share": "train_cyclic_prompts_share",
+    "finished_share": "train_finished_share",
+}
 
 
-def examples(folder: Path, panel: Panel, name: str, number: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Facts:
+    """What a summary says about the run as a whole.
+
+    Attributes:
+        command: which command it was.
+        seed: of everything.
+        model: the start model, in words or as a path.
+        settings: resolved options.
+        oracle: the judge; None where nobody judged.
+        oracle_name: in words.
+        prompts: ``train`` and ``evaluation``, how many.
+        samples_per_prompt: answers per evaluation prompt and side.
+        start_tokens: mean length of the start model's answers; None without evaluation.
+        extra: further keys.
+    """
+
+    command: str
+    seed: int
+    model: str
+    settings: Mapping[str, Any]
+    oracle: Oracle | None
+    oracle_name: str
+    prompts: Mapping[str, int]
+    samples_per_prompt: int
+    start_tokens: float | None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def examples(contest: Contest, name: str, number: int) -> list[dict[str, Any]]:
     """First answers to every evaluation prompt, before and after, with the judge's verdict."""
-    start = load_groups(folder / "evaluation" / "start.answers.jsonl")
-    policy = load_groups(folder / "evaluation" / f"{name}-{number:03d}.answers.jsonl")
-    prompts = [prompt_text(g.prompt) for g in start]
-    before = [g.completions[0].text for g in start]
+    oracle = contest.evaluation.oracle
+    policy = load_groups(contest.answers_file(name, number))
+    prompts = [prompt_text(g.prompt) for g in policy]
+    before = [g.completions[0].text for g in contest.start]
     after = [g.completions[0].text for g in policy]
-    verdicts = compare_symmetric(panel, prompts, after, before)
-    votes = panel.votes(prompts, after, before)
-    names = [a.name for a in panel.attributes]
-    return [
+    verdicts = compare_symmetric(oracle, prompts, after, before)
+    rows: list[dict[str, Any]] = [
         {
             "prompt": prompts[i],
             "before": before[i],
             "after": after[i],
-            "win_prob": float(verdicts[i]),
-            "attributes": {n: float(v) for n, v in zip(names, votes[:, i], strict=True)},
+            "win_prob": None if verdicts[i] != verdicts[i] else float(verdicts[i]),
         }
         for i in range(len(prompts))
     ]
+    if isinstance(oracle, Panel):
+        votes = oracle.votes(prompts, after, before)
+        for i, row in enumerate(rows):
+            row["attributes"] = {
+                a.name: float(v) for a, v in zip(oracle.attributes, votes[:, i], strict=True)
+            }
+    return rows
 
 
-def _training_means(folder: Path, name: str) -> dict[int, dict[str, float]]:
-    """Per round, the mean training loss and what was measured on the round's own samples."""
+def training_means(folder: Path, name: str, rounds_per_step: int) -> dict[int, dict[str, float]]:
+    """Per step, the mean training loss and what was measured on its rounds' own samples."""
     found: dict[int, dict[str, float]] = {}
     losses: dict[int, list[float]] = {}
-    for row in read_jsonl(folder / "metrics.jsonl"):
+    path = folder / "metrics.jsonl"
+    for row in read_jsonl(path) if path.exists() else []:
         if row["method"] != name:
             continue
+        step = -(-row["round"] // rounds_per_step)
         if row["kind"] == "step":
-            losses.setdefault(row["round"], []).append(row["loss"])
+            losses.setdefault(step, []).append(row["loss"])
         elif row["kind"] == "round":
-            found[row["round"]] = {
-                "train_cyclic_prompts_share": row["cyclic_prompts_share"],
-                "train_finished_share": row["finished_share"],
-            }
+            found[step] = {new: row[old] for old, new in _MEASURED.items() if old in row}
     for number, values in losses.items():
         found.setdefault(number, {})["loss"] = sum(values) / len(values)
     return found
 
 
-def _method_summary(
-    folder: Path, panel: Panel, name: str, rounds: list[dict[str, Any]], seconds: float
+def method_summary(
+    folder: Path,
+    name: str,
+    contest: Contest | None,
+    count: int,
+    seconds: float,
+    rounds_per_step: int = 1,
 ) -> dict[str, Any]:
-    training = _training_means(folder, name)
-    public = [
+    """One method's part of the summary.
+
+    Args:
+        folder: the run directory.
+        name: the method.
+        contest: what it was compared on; None where nothing was compared.
+        count: steps (rounds, unless a step takes several).
+        seconds: of its training.
+        rounds_per_step: how many rounds of the trainer count as one.
+    """
+    training = training_means(folder, name, rounds_per_step)
+    numbers = range(1, count + 1)
+    if contest is None:
+        unknown = dict.fromkeys(("win_rate", "low", "high", "kl_nats"))
+        judged: list[dict[str, Any]] = [{"round": n, **unknown} for n in numbers]
+    else:
+        judged = contest.results(name, numbers)
+    rounds = [
         {k: v for k, v in r.items() if k != "per_prompt"} | training.get(r["round"], {})
-        for r in rounds
+        for r in judged
     ]
     method = get_method(name)
     return {
         "title": method.title,
         "paper": method.paper,
-        "rounds": public,
-        "final": {k: v for k, v in public[-1].items() if k not in ("round", "loss")},
-        "examples": examples(folder, panel, name, rounds[-1]["round"]),
+        "rounds": rounds,
+        "final": {k: v for k, v in rounds[-1].items() if k not in ("round", "loss")},
+        "examples": [] if contest is None else examples(contest, name, rounds[-1]["round"]),
         "seconds": seconds,
     }
 
 
 def write_summary(
-    folder: Path,
-    settings: dict[str, Any],
-    panel: Panel,
-    counts: dict[str, Any],
-    rounds: dict[str, list[dict[str, Any]]],
-    seconds: dict[str, float],
-    measured: dict[str, float],
+    folder: Path, facts: Facts, methods: Mapping[str, dict[str, Any]], measured: dict[str, float]
 ) -> dict[str, Any]:
     """Put the summary together and write summary.json, report.html and the figures.
 
     Args:
         folder: the run directory.
-        settings: resolved options.
-        panel: the judge.
-        counts: ``train`` and ``evaluation`` prompts, ``start_mean_tokens``.
-        rounds: per method, its rounds' results in order.
-        seconds: per method.
+        facts: about the whole run.
+        methods: per method, its `method_summary`.
         measured: ``seconds`` and ``peak_memory_mb`` of this process.
     """
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    model = settings["model"]
     summary = {
-        "command": "demo",
-        "seed": settings["seed"],
-        "model": "the shipped chat model" if model == "shipped" else model,
+        "command": facts.command,
+        "seed": facts.seed,
+        "model": "the shipped chat model" if facts.model == "shipped" else facts.model,
         "output_dir": str(folder),
         **measured,
-        "prompts": {"train": counts["train"], "evaluation": counts["evaluation"]},
-        "samples_per_prompt": settings["eval_samples"],
-        "start": {"mean_tokens": counts["start_mean_tokens"]},
-        "oracle": describe_panel(panel),
-        "methods": {
-            name: _method_summary(folder, panel, name, rounds[name], seconds[name])
-            for name in rounds
-        },
-        "config": settings,
+        "prompts": dict(facts.prompts),
+        "samples_per_prompt": facts.samples_per_prompt,
+        "start": {"mean_tokens": facts.start_tokens},
+        "oracle": describe_oracle(facts.oracle, facts.oracle_name),
+        **facts.extra,
+        "methods": dict(methods),
+        "config": dict(facts.settings),
         "environment": environment,
     }
     write_json(folder / "summary.json", summary)

@@ -6,17 +6,20 @@ from typing import Any
 
 from equilign.errors import ConfigError
 from equilign.games import PreferenceGame
+from equilign.play.contrastive import ContrastiveOptions, play_contrastive
 from equilign.play.leader_follower import LeaderFollowerOptions, play_leader_follower
 from equilign.play.mirror import MirrorOptions, play_mirror
 from equilign.play.options import PlayOptions
 from equilign.play.reward_game import RewardGameOptions, play_reward_game
 from equilign.play.trajectory import Trajectory
 from equilign.rules import RULES, LeaderFollowerRule, MirrorRule, RewardGameRule, Rule
+from equilign.rules.contrastive import ContrastiveRule
 
 FAMILIES: dict[type, tuple[type[PlayOptions], Callable[..., Trajectory]]] = {
     MirrorRule: (MirrorOptions, play_mirror),
     LeaderFollowerRule: (LeaderFollowerOptions, play_leader_follower),
     RewardGameRule: (RewardGameOptions, play_reward_game),
+    ContrastiveRule: (ContrastiveOptions, play_contrastive),
 }
 """How each family of rules is played, and its options: the only place that tells them apart."""
 
@@ -28,7 +31,8 @@ def play(game: PreferenceGame, rule: str | Rule, **options: Any) -> Trajectory: 
         game: one game, or (mirror rules) a batch played in parallel.
         rule: a name of `equilign.rules.RULES`, or a rule of one's own.
         **options: ``steps, start, record, samples, seed, tolerance, progress`` and those of the
-            rule's family: `MirrorOptions`, `LeaderFollowerOptions`, `RewardGameOptions`.
+            rule's family: `MirrorOptions`, `LeaderFollowerOptions`, `RewardGameOptions`,
+            `ContrastiveOptions`.
 
     Returns:
         Gaps of the last and of the average policy at the recorded steps, the final policies, and

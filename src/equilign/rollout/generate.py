@@ -1,16 +1,17 @@
 """Sampling from a transformers model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from equilign.errors import DataError, ModelError
-from equilign.rollout.mixture import Part, generate_mixture
+from equilign.rollout.decoding import Decoding, can_decode, decode
+from equilign.rollout.encoding import cut_at_end, encode_prompt, end_tokens, pad_token
+from equilign.rollout.mixture import ITSELF, Part
 from equilign.rollout.types import Completion, Group, Prompt
 
 
@@ -31,57 +32,6 @@ class SamplingConfig:
     top_p: float = 1.0
     batch_size: int = 64
     max_prompt_tokens: int = 1024
-
-
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[int, ...]:
-    """Token ids of a prompt: chat messages through the template, plain text as it is.
-
-    Raises:
-        ModelError: chat messages, but the tokenizer has no chat template.
-    """
-    if isinstance(prompt, str):
-        return tuple(tokenizer(prompt)["input_ids"])
-    if not tokenizer.chat_template:
-        raise ModelError(
-            "the prompts are chat messages but the tokenizer has no chat template; "
-            "use plain-text prompts, or a chat model"
-        )
-    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    # The template writes its own special tokens: adding them again would double the BOS.
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Every token that ends a response.
-
-    Raises:
-        ModelError: neither the model nor the tokenizer names one.
-    """
-    config = model.generation_config
-    eos = config.eos_token_id if config is not None else None
-    ids = {eos} if isinstance(eos, int) else set(eos or ())
-    if tokenizer.eos_token_id is not None:
-        ids.add(tokenizer.eos_token_id)
-    if not ids:
-        raise ModelError("the model has no end-of-sequence token; set tokenizer.eos_token")
-    return frozenset(ids)
-
-
-def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """A token to pad with; always masked, so any will do where the tokenizer names none."""
-    pad = tokenizer.pad_token_id
-    return 0 if pad is None else int(pad)
-
-
-def cut_at_end(ids: Sequence[int], ends: frozenset[int]) -> tuple[tuple[int, ...], bool]:
-    """The response up to and including its first end token, and whether there was one.
-
-    By position, not by equality with the padding token: the two are often the same token.
-    """
-    for position, token in enumerate(ids):
-        if token in ends:
-            return tuple(ids[: position + 1]), True
-    return tuple(ids), False
 
 
 @contextmanager
@@ -124,7 +74,7 @@ class TransformersSampler:
         Raises:
             DataError: a prompt is longer than ``max_prompt_tokens``.
         """
-        return self._in_batches(prompts, num_samples, seed, self._plain)
+        return self.sample_mixture(ITSELF, prompts, num_samples, seed)
 
     def sample_mixture(
         self, parts: Sequence[Part], prompts: Sequence[Prompt], num_samples: int, seed: int
@@ -133,16 +83,8 @@ class TransformersSampler:
 
         Raises:
             DataError: a prompt is longer than ``max_prompt_tokens``.
+            ModelError: a mixture of a model without an ordinary key-value cache.
         """
-        return self._in_batches(prompts, num_samples, seed, partial(self._mixed, parts))
-
-    def _in_batches(
-        self,
-        prompts: Sequence[Prompt],
-        num_samples: int,
-        seed: int,
-        generate: Callable[[Tensor, Tensor, int, frozenset[int], int], Tensor],
-    ) -> list[Group]:
         encoded = [encode_prompt(self.tokenizer, p) for p in prompts]
         limit = self.config.max_prompt_tokens
         for i, ids in enumerate(encoded):
@@ -158,79 +100,73 @@ class TransformersSampler:
         with seeded(seed, self.model.device), eval_mode(self.model):
             for start in range(0, len(order), per_batch):
                 rows = order[start : start + per_batch]
-                answers = self._answers([encoded[i] for i in rows], num_samples, generate)
+                answers = self._answers(parts, [encoded[i] for i in rows], num_samples)
                 for i, mine in zip(rows, answers, strict=True):
-                    groups[i] = Group(prompts[i], encoded[i], tuple(mine))
+                    groups[i] = Group(prompts[i], encoded[i], mine)
         return [groups[i] for i in range(len(prompts))]
 
-    @torch.no_grad()
     def _answers(
-        self,
-        prompts: list[tuple[int, ...]],
-        num_samples: int,
-        generate: Callable[[Tensor, Tensor, int, frozenset[int], int], Tensor],
-    ) -> list[list[Completion]]:
+        self, parts: Sequence[Part], prompts: list[tuple[int, ...]], num_samples: int
+    ) -> list[tuple[Completion, ...]]:
         ends = end_tokens(self.model, self.tokenizer)
+        config = self.config
+        # All greedy answers are one: it is decoded once.
+        distinct = num_samples if config.temperature > 0.0 else 1
+        options = Decoding(distinct, config.max_new_tokens, config.temperature, config.top_p, ends)
         pad = pad_token(self.tokenizer)
-        width = max(map(len, prompts))
-        ids = torch.full((len(prompts), width), pad)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        device = self.model.device
-        answers = []
-        for row in generate(ids.to(device), mask.to(device), num_samples, ends, pad).tolist():
-            kept, finished = cut_at_end(row, ends)
-            text = self.tokenizer.decode(list(kept), skip_special_tokens=True)
-            answers.append(Completion(kept, str(text), finished))
-        return [answers[i : i + num_samples] for i in range(0, len(answers), num_samples)]
+        ids, mask = pad_left(prompts, pad)
+        ids, mask = ids.to(self.model.device), mask.to(self.model.device)
+        if can_decode(self.model):
+            rows = decode(self.model, parts, ids, mask, options)
+        elif parts is ITSELF:
+            rows = _generate(self.model, ids, mask, options, pad)
+        else:
+            raise ModelError(
+                f"{type(self.model).__name__} has no ordinary key-value cache: a mixture of "
+                "policies, which keeps a cache for each, cannot be sampled from it"
+            )
+        answers = [self._completion(row, ends) for row in rows.tolist()]
+        repeats = num_samples // distinct
+        return [
+            tuple(answers[i : i + distinct]) * repeats for i in range(0, len(answers), distinct)
+        ]
 
-    def _plain(
-        self, ids: Tensor, mask: Tensor, num_samples: int, ends: frozenset[int], pad: int
-    ) -> Tensor:
-        out: Tensor = self.model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=self._generation_config(num_samples, ends, pad),
-        )
-        return out[:, ids.shape[1] :]
+    def _completion(self, row: list[int], ends: frozenset[int]) -> Completion:
+        kept, finished = cut_at_end(row, ends)
+        text = self.tokenizer.decode(list(kept), skip_special_tokens=True)
+        return Completion(kept, str(text), finished)
 
-    def _mixed(
-        self,
-        parts: Sequence[Part],
-        ids: Tensor,
-        mask: Tensor,
-        num_samples: int,
-        ends: frozenset[int],
-        pad: int,
-    ) -> Tensor:
-        return generate_mixture(
-            self.model,
-            parts,
-            ids,
-            mask,
-            num_samples=num_samples,
-            max_new_tokens=self.config.max_new_tokens,
-            temperature=self.config.temperature,
-            top_p=self.config.top_p,
-            ends=ends,
-            pad_id=pad,
-        )
 
-    def _generation_config(
-        self, num_samples: int, ends: frozenset[int], pad: int
-    ) -> GenerationConfig:
-        greedy = self.config.temperature == 0.0
-        # Everything is said here: a model's own generation defaults (top_k, repetition
-        # penalty) would make the sampled policy another one than the scored policy.
-        return GenerationConfig(  # type: ignore[no-untyped-call]
-            max_new_tokens=self.config.max_new_tokens,
-            do_sample=not greedy,
-            temperature=None if greedy else self.config.temperature,
-            top_p=None if greedy else self.config.top_p,
-            top_k=None if greedy else 0,
-            num_return_sequences=1 if greedy else num_samples,
-            eos_token_id=sorted(ends),
-            pad_token_id=pad,
-        )
+def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Prompts as one array and the mask of their tokens, both ``(n, t)``."""
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), pad)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask
+
+
+@torch.no_grad()
+def _generate(
+    model: PreTrainedModel, ids: Tensor, mask: Tensor, options: Decoding, pad: int
+) -> Tensor:
+    """What `equilign.rollout.decoding.decode` gives, for any model that can generate."""
+    greedy = options.temperature == 0.0
+    # Everything is said here: a model's own generation defaults (top_k, repetition
+    # penalty) would make the sampled policy another one than the scored policy.
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=options.max_new_tokens,
+        do_sample=not greedy,
+        temperature=None if greedy else options.temperature,
+        top_p=None if greedy else options.top_p,
+        top_k=None if greedy else 0,
+        num_return_sequences=options.num_samples,
+        eos_token_id=sorted(options.ends),
+        pad_token_id=pad,
+    )
+    out: Tensor = model.generate(  # type: ignore[operator]
+        input_ids=ids, attention_mask=mask, generation_config=config
+    )
+    return out[:, ids.shape[1] :]

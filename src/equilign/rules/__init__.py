@@ -1,6 +1,16 @@
 """The algorithms: one equation each, shared by both halves. No torch here."""
 
 from equilign.rules.comal import COMAL
+from equilign.rules.contrastive import (
+    DPO,
+    IPO,
+    ITERATED_DPO,
+    ITERATED_IPO,
+    ONLINE_DPO,
+    ContrastiveRule,
+    PairLoss,
+    Pairs,
+)
 from equilign.rules.egpo import EGPO
 from equilign.rules.inpo import INPO
 from equilign.rules.leader_follower import (
@@ -28,6 +38,7 @@ from equilign.rules.reward_game import (
     Player,
     RewardGameRule,
 )
+from equilign.rules.reward_gradient import PPO, REINFORCE, RLOO, RewardRule
 from equilign.rules.sppo import SPPO, SPPO_CONSTANT
 
 MIRROR_RULES: dict[str, MirrorRule] = {
@@ -66,14 +77,32 @@ REWARD_GAME_RULES: dict[str, RewardGameRule] = {
 }
 """Every rule of the game between policy and reward model by name."""
 
-Rule = MirrorRule | LeaderFollowerRule | RewardGameRule
-RULES: dict[str, Rule] = {**MIRROR_RULES, **LEADER_FOLLOWER_RULES, **REWARD_GAME_RULES}
+CONTRASTIVE_RULES: dict[str, ContrastiveRule] = {
+    rule.name: rule for rule in (DPO, IPO, ITERATED_DPO, ITERATED_IPO, ONLINE_DPO)
+}
+"""Every rule that fits labelled pairs by name."""
+
+REWARD_RULES: dict[str, RewardRule] = {rule.name: rule for rule in (REINFORCE, RLOO, PPO)}
+"""Every rule that climbs a scalar reward by name; there is no game in them to play on a matrix."""
+
+Rule = MirrorRule | LeaderFollowerRule | RewardGameRule | ContrastiveRule
+RULES: dict[str, Rule] = {
+    **MIRROR_RULES,
+    **LEADER_FOLLOWER_RULES,
+    **REWARD_GAME_RULES,
+    **CONTRASTIVE_RULES,
+}
 """Every rule that can be played on a matrix."""
 
 __all__ = [
     "COMAL",
+    "CONTRASTIVE_RULES",
+    "DPO",
     "EGPO",
     "INPO",
+    "IPO",
+    "ITERATED_DPO",
+    "ITERATED_IPO",
     "LEADER_FOLLOWER_RULES",
     "MIRROR_RULES",
     "MMD",
@@ -86,13 +115,18 @@ __all__ = [
     "OMWU",
     "OMWU_EXTRAGRADIENT",
     "OMWU_TWO_SEQUENCE",
+    "ONLINE_DPO",
     "ONLINE_IPO_1",
     "ONLINE_IPO_2",
     "ONPO",
     "PARL",
+    "PPO",
+    "REINFORCE",
     "REVERSED",
     "REWARD_GAME_RULES",
+    "REWARD_RULES",
     "RLHF",
+    "RLOO",
     "RULES",
     "SELF_PLAY_PG",
     "SIMULTANEOUS",
@@ -103,11 +137,15 @@ __all__ = [
     "STA_NAIVE",
     "STA_TOTAL",
     "Closing",
+    "ContrastiveRule",
     "LeaderFollowerRule",
     "MirrorRule",
     "MirrorStage",
+    "PairLoss",
+    "Pairs",
     "Player",
     "RewardGameRule",
+    "RewardRule",
     "Rule",
     "Slot",
     "Step",
