@@ -10,10 +10,12 @@ import pytest
 from equilign.cli.main import _exit_code
 from equilign.errors import ConfigError
 from equilign.games import PreferenceGame
+from equilign.games.bradley_terry import bradley_terry_prefs, fit_bradley_terry
 from equilign.methods import LANGUAGE_MODEL, MATRIX, METHODS, TRAINED, get_method
 from equilign.play import decreasing, play
 from equilign.play.reward_game import fit_reward
-from equilign.rules import RULES
+from equilign.rules import MIRROR_RULES, REWARD_RULES, RULES, Closing
+from equilign.rules.reward_gradient import exact_reward_gradient, regularised_optimum
 
 PREFS = np.array([[0.5, 0.1, 0.8], [0.9, 0.5, 0.1], [0.2, 0.9, 0.5]])
 NASH = np.array([4.0, 3.0, 4.0]) / 11.0
@@ -110,6 +112,52 @@ def nothing_promised(name):
     assert METHODS[name].converges_to == "no promise"
 
 
+def rlhf_of_its_pairs(name):
+    run = play(PULLED, name, steps=3, start=START)
+    scores = fit_bradley_terry(PREFS * np.outer(START, START)).scores
+    np.testing.assert_allclose(run.final_policy, gibbs(scores), atol=1e-9)
+
+
+def best_response_to_its_pairs(name):
+    run = play(PULLED, name, steps=3, start=START)
+    np.testing.assert_allclose(run.final_policy, gibbs(PREFS @ START), atol=1e-12)
+
+
+SCORES = np.array([0.3, 1.0, 0.8])
+
+
+def favourite_or_a_circle(name):
+    run = play(PreferenceGame(bradley_terry_prefs(SCORES)), name, steps=300, start=START)
+    assert run.final_policy[1] > 1 - 1e-9
+    circle = play(FREE, name, steps=500, start=START, record=1)
+    assert circle.duality_gap[-200:].max() > 0.7
+
+
+def average_of_iterated_ipo(name):
+    run = play(FREE, name, steps=20_000, start=START, beta=4.0)
+    assert run.duality_gap[-1] > 0.3, "the last policy must not converge"
+    assert run.average_duality_gap[-1] < 0.005
+
+
+def rlhf_or_its_own_fixed_point(name):
+    game = PreferenceGame(bradley_terry_prefs(SCORES), REF, BETA)
+    run = play(game, name, steps=3, start=START)
+    np.testing.assert_allclose(run.final_policy, gibbs(SCORES), atol=1e-9)
+    end = play(PULLED, name, steps=200, start=START, beta=1.0, share=0.5).final_policy
+    scores = fit_bradley_terry(PREFS * np.outer(end, end)).scores
+    np.testing.assert_allclose(end, gibbs(scores, beta=1.0), atol=1e-9)
+
+
+def reward_optimum(name):
+    """Plain ascent of the exact gradient; the trainers are tested to reach the same point."""
+    logits, reward = np.log(START), np.array([1.0, 0.2, -0.5])
+    for _ in range(20_000):
+        logits = logits - np.log(np.exp(logits).sum())
+        logits = logits + 5.0 * exact_reward_gradient(logits, np.log(REF), reward, BETA)
+    goal = np.exp(regularised_optimum(np.log(REF), reward, BETA))
+    np.testing.assert_allclose(np.exp(logits), goal, atol=1e-6)
+
+
 LIMITS = {
     "sppo": average_of_self_play,
     "sppo-constant": nothing_promised,
@@ -135,6 +183,14 @@ LIMITS = {
     "sta-naive": fit_and_improve,
     "sta-total": stationary_through_the_fit,
     "rlhf": fitted_once,
+    "dpo": rlhf_of_its_pairs,
+    "ipo": best_response_to_its_pairs,
+    "iterated-dpo": favourite_or_a_circle,
+    "iterated-ipo": average_of_iterated_ipo,
+    "online-dpo": rlhf_or_its_own_fixed_point,
+    "reinforce": reward_optimum,
+    "rloo": reward_optimum,
+    "ppo": reward_optimum,
 }
 """What `converges_to` says of each verified method, as a check."""
 
@@ -151,19 +207,25 @@ def test_promise(name):
 
 
 def test_every_rule_is_a_method():
-    assert list(METHODS) == list(RULES)
+    rules = {**RULES, **REWARD_RULES}
+    assert list(METHODS) == list(rules)
     for name, method in METHODS.items():
         assert method.name == name
-        assert method.title == RULES[name].title
-        assert method.converges_to == RULES[name].converges_to
+        assert method.title == rules[name].title
+        assert method.converges_to == rules[name].converges_to
         assert method.paper
         assert method.game
 
 
 def test_methods_play_where_they_say():
-    assert list(TRAINED) == ["sppo"]
+    closings = (Closing.NORMALISE, Closing.GRADIENT)
+    fitted = [n for n, r in MIRROR_RULES.items() if r.closing in closings]
+    # The other forms of OMWU are OMWU; they are there to be compared on a matrix.
+    fitted = [n for n in fitted if n not in ("omwu-two-sequence", "omwu-extragradient")]
+    pairs = ["dpo", "ipo", "iterated-dpo", "iterated-ipo", "online-dpo"]
+    assert sorted(TRAINED) == sorted([*fitted, *pairs, *REWARD_RULES])
     for method in METHODS.values():
-        assert MATRIX in method.plays
+        assert (MATRIX in method.plays) == (method.name in RULES)
         trained = method.name in TRAINED
         assert (LANGUAGE_MODEL in method.plays) == trained
         assert (method.trainer is not None) == trained
@@ -173,18 +235,18 @@ def test_methods_play_where_they_say():
 @pytest.mark.parametrize("name", TRAINED)
 def test_trained_methods_load(name):
     trainer, config = TRAINED[name].load()
-    assert trainer.rule is RULES[name]
+    assert trainer.rule is {**RULES, **REWARD_RULES}[name]
     assert hasattr(config, "__dataclass_fields__")
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - set(TRAINED)))
 def test_matrix_methods_say_how_to_play_them(name):
-    with pytest.raises(ConfigError, match=rf"equilign play GAME --rules {name}\. .*by: sppo$"):
+    with pytest.raises(ConfigError, match=rf"equilign play GAME --rules {name}\. .*by: sppo, "):
         METHODS[name].load()
 
 
 def test_unknown_method():
-    with pytest.raises(ConfigError, match=r"no method 'spo'; there are: comal, egpo, "):
+    with pytest.raises(ConfigError, match=r"no method 'spo'; there are: comal, dpo, egpo, "):
         get_method("spo")
     assert get_method("ogda") is METHODS["ogda"]
 
@@ -204,7 +266,9 @@ def test_json_has_every_field(capsys):
     found = json.loads(capsys.readouterr().out)["methods"]
     assert list(found) == list(METHODS)
     assert found["sppo"]["plays"] == ["matrix", "language model"]
-    assert found["omwu"]["trainer"] is None
+    assert found["omwu"]["trainer"] == "equilign.trainers.mirror_family:OMWUTrainer"
+    assert found["ogda"]["trainer"] is None
+    assert found["rloo"]["plays"] == ["language model"]
     wanted = {"name", "title", "game", "paper", "converges_to", "maturity", "plays", "trainer"}
     assert all(wanted <= set(m) for m in found.values())
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from equilign.rollout import SamplingConfig, TransformersSampler
-from equilign.rollout.mixture import nucleus
+from equilign.rollout import SamplingConfig, TransformersSampler, decoding
 from equilign.trainers import References
 from tests.enumerable import END, RESPONSES, A, B, tiny_model, tiny_tokenizer
 
@@ -85,11 +84,11 @@ def test_every_step_has_the_law_of_a_forward_pass_without_a_cache(monkeypatch):
     model, references = two_policies()
     tokenizer, forced, seen = tiny_tokenizer(), [A, B, A, B], []
 
-    def draw(probabilities, count):
+    def draw(probabilities):
         seen.append(probabilities.clone())
-        return torch.full((len(probabilities), count), forced[len(seen) - 1])
+        return torch.full((len(probabilities),), forced[len(seen) - 1])
 
-    monkeypatch.setattr(torch, "multinomial", draw)
+    monkeypatch.setattr(decoding, "draw", draw)
     parts = [
         (0.3, partial(references.playing, "first")),
         (0.7, partial(references.playing, "second")),
@@ -107,14 +106,6 @@ def test_every_step_has_the_law_of_a_forward_pass_without_a_cache(monkeypatch):
             want = mixed.softmax(-1).float()
             for sample in (2 * row, 2 * row + 1):
                 torch.testing.assert_close(probabilities[sample], want, rtol=1e-5, atol=1e-7)
-
-
-def test_nucleus_keeps_the_smallest_set_of_that_mass():
-    logits = torch.log(torch.tensor([[0.1, 0.5, 0.15, 0.25]]))
-    kept = torch.isfinite(nucleus(logits, 0.7))
-    assert kept.tolist() == [[False, True, False, True]]
-    torch.testing.assert_close(nucleus(logits, 1.0), logits)
-    assert torch.isfinite(nucleus(logits, 0.01)).sum() == 1
 
 
 def test_put_makes_the_model_that_policy_for_good():

@@ -100,9 +100,14 @@ def given(tmp_path, rows, rule=DPO, cls=ContrastiveTrainer, *, dtype=torch.float
     return cls(model, args, rows, None, tiny_tokenizer(), **kwargs)
 
 
-def all_logps(model, prompt, answers=RESPONSES):
-    ids = tuple(tiny_tokenizer()(prompt)["input_ids"])
-    return completion_logps(model, [ids] * len(answers), answers, pad_id=END)
+def all_logps(model, prompt, answers=RESPONSES, temperature=1.0):
+    """By the plainest forward: one answer at a time, no padding, the end token counted."""
+    ids, found = tiny_tokenizer()(prompt)["input_ids"], []
+    for answer in answers:
+        logits = model(torch.tensor([[*ids, *answer]])).logits[0] / temperature
+        logps = logits.log_softmax(-1)
+        found.append(sum(logps[len(ids) - 1 + t, token] for t, token in enumerate(answer)))
+    return torch.stack(found)
 
 
 def pair_loss(rule, h, p, beta):
@@ -185,21 +190,20 @@ SOFT_ROWS = [
 
 
 @pytest.mark.parametrize("rule", [DPO, IPO], ids=lambda rule: rule.name)
-@pytest.mark.parametrize("normalised", [False, True])
-def test_gradient_of_given_pairs(tmp_path, rule, normalised):
+@pytest.mark.parametrize(("normalised", "temperature"), [(False, 1.0), (True, 1.0), (False, 0.7)])
+def test_gradient_of_given_pairs(tmp_path, rule, normalised, temperature):
     beta, smoothing = 0.7, 0.1 if rule is DPO else 0.0
     trainer = given(
         tmp_path, SOFT_ROWS, rule, num_rounds=2, prompts_per_round=4, beta=beta,
-        label_smoothing=smoothing, length_normalised=normalised, **SGD,
+        label_smoothing=smoothing, length_normalised=normalised, temperature=temperature, **SGD,
     )  # fmt: skip
 
     def value(model, starts):
         total = 0.0
         for row in SOFT_ROWS:
             ids = [ANSWER_IDS[ANSWERS.index(row[side])] for side in ("chosen", "rejected")]
-            ratio = all_logps(model, row["prompt"], ids) - all_logps(
-                at(starts[0]), row["prompt"], ids
-            )
+            ratio = all_logps(model, row["prompt"], ids, temperature)
+            ratio = ratio - all_logps(at(starts[0]), row["prompt"], ids, temperature).detach()
             if normalised:
                 ratio = ratio / torch.tensor([float(len(i)) for i in ids])
             p = row.get("chosen_prob", 1.0) * (1 - 2 * smoothing) + smoothing
@@ -300,7 +304,8 @@ def test_trainer_follows_the_exact_rule(tmp_path, rule):
         for t in range(4):
             np.testing.assert_allclose(seen[t][prompt], np.exp(exact[t]), atol=2e-3)
         assert np.abs(seen[3][prompt] - seen[0][prompt]).sum() > 0.05
-        assert np.abs(seen[3][prompt] - seen[1][prompt]).sum() > 0.02, "one round does it all?"
+        apart = np.abs(seen[3][prompt] - seen[1][prompt]).sum()
+        assert apart > (0.02 if rule.moves_reference else 0.004), "one round does it all?"
 
 
 # -- what is played ---------------------------------------------------------------------------

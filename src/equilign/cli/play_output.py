@@ -325,8 +325,8 @@ def print_listing(as_json: bool) -> None:
         )
         return
     console = Console()
-    for game in dict.fromkeys(m.game for m in METHODS.values()):
-        rules = [RULES[m.name] for m in METHODS.values() if m.game == game]
+    for game in dict.fromkeys(METHODS[name].game for name in RULES):
+        rules = [rule for name, rule in RULES.items() if METHODS[name].game == game]
         console.print(_heading(game[:1].upper() + game[1:]))
         table = _table()
         table.add_column("rule", no_wrap=True)

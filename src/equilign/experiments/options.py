@@ -19,14 +19,28 @@ class NoFit(Exception):
     """A value that is not of a type."""
 
 
-def unknown_key(key: str, allowed: Iterable[str], where: str) -> ConfigError:
-    """The error for a key that does not exist: it names the closest one, and those there are."""
-    names = sorted(allowed)
-    close = difflib.get_close_matches(key.replace("-", "_"), names, n=1, cutoff=0.6)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    shown = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+def unknown_key(
+    key: str, allowed: Iterable[str], where: str, instead: Mapping[str, str] | None = None
+) -> ConfigError:
+    """The error for a key that does not exist: it names the closest one, and those there are.
+
+    Args:
+        key: what was written.
+        allowed: the keys there are, the likeliest first.
+        where: the section, for messages.
+        instead: keys that are set elsewhere, and how.
+    """
+    elsewhere = instead or {}
+    names = list(allowed)
+    wanted = key.replace("-", "_")
+    if wanted in elsewhere:
+        return ConfigError(f"{where}.{wanted} is not set here: use {elsewhere[wanted]}")
+    close = difflib.get_close_matches(wanted, [*names, *elsewhere], n=1, cutoff=0.6)
+    hint = f" Did you mean {elsewhere.get(close[0], close[0])}?" if close else ""
+    shown = ", ".join(names[:_MOST_NAMES])
+    more = f", and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     place = f" in {where}" if where else ""
-    return ConfigError(f"there is no option {key!r}{place}.{hint} Allowed: {shown}")
+    return ConfigError(f"there is no option {key!r}{place}.{hint} Allowed: {shown}{more}")
 
 
 def field_types(config_class: type) -> dict[str, Any]:
@@ -36,7 +50,11 @@ def field_types(config_class: type) -> dict[str, Any]:
 
 
 def check_options(
-    config_class: type, values: Mapping[str, Any], where: str, *, without: Iterable[str] = ()
+    config_class: type,
+    values: Mapping[str, Any],
+    where: str,
+    *,
+    instead: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """``values`` with the types that the fields of ``config_class`` have.
 
@@ -46,19 +64,21 @@ def check_options(
         config_class: a dataclass.
         values: by field.
         where: the section, for messages.
-        without: fields that are not the user's to set.
+        instead: fields (and likely mistakes for them) that are set elsewhere, and how.
 
     Raises:
         ConfigError: a field that does not exist, or a value of another type; names the key, what
             was seen, and what is allowed.
     """
-    hidden = set(without)
-    known = {name: kind for name, kind in field_types(config_class).items() if name not in hidden}
+    elsewhere = instead or {}
+    kinds = field_types(config_class)
+    # A class's own fields come after those that it inherits.
+    known = {name: kinds[name] for name in reversed(kinds) if name not in elsewhere}
     found = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in known:
-            raise unknown_key(str(key), known, where)
+            raise unknown_key(str(key), known, where, elsewhere)
         try:
             found[name] = _coerce(value, known[name])
         except NoFit:

@@ -24,13 +24,15 @@ _WIDTH = 98
 def resolved_args(config: TrainConfig) -> dict[str, Any]:
     """The method's options: those given, and every other one with its default."""
     _, config_class = get_method(config.method).load()
-    given = check_options(config_class, config.args, "args", without=NOT_OPTIONS)
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(config_class):
-        if not field.init or field.name in NOT_OPTIONS:
-            continue
-        values[field.name] = plain(given.get(field.name, _default(field)))
-    return values
+    values = {
+        f.name: _default(f)
+        for f in dataclasses.fields(config_class)
+        if f.init and f.name not in NOT_OPTIONS
+    }
+    values |= {str(key).replace("-", "_"): value for key, value in config.args.items()}
+    # Defaults take their fields' types too, so that what is printed reads back as the same.
+    typed = check_options(config_class, values, "args", instead=NOT_OPTIONS)
+    return {name: plain(value) for name, value in typed.items()}
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:  # noqa: ANN401

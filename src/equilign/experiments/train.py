@@ -198,6 +198,8 @@ def _facts(job: Job, contest: Contest | None) -> Facts:
 def _card(job: Job, contest: Contest | None, seconds: float) -> Card:
     config = job.config
     options = {k: v for k, v in config.settings().items() if k not in ("method", "base_dir")}
+    known = resolved_args(config)
+    options["args"] = {k: known[k] for k in (str(k).replace("-", "_") for k in config.args)}
     return Card(
         method=job.method,
         base_model=config.model,

@@ -20,15 +20,26 @@ from equilign.oracles import Oracle
 from equilign.trainers import Progress
 from equilign.trainers.team import Team
 
-NOT_OPTIONS = (
-    "output_dir",
-    "do_train",
-    "do_eval",
-    "do_predict",
-    "resume_from_checkpoint",
-    "hub_token",
-)
-"""Fields that the command sets by its own options, and secrets, which belong into no file."""
+NOT_OPTIONS = {
+    "output_dir": "--output-dir, or output_dir at the top of the configuration",
+    "resume_from_checkpoint": "--resume",
+    "do_train": "equilign train itself",
+    "do_eval": "the evaluation section",
+    "do_predict": "the evaluation section",
+    "hub_token": "the environment variable HF_TOKEN: secrets belong into no file",
+}
+"""Fields that the command sets by its own options, and secrets."""
+
+_PEFT = {"peft_type": "nothing: equilign train adapts with LoRA"}
+
+_FLAGS = {
+    "config": "--config",
+    "download": "--download",
+    "json": "--json",
+    "print_config": "--print-config",
+    "resume": "--resume",
+    "set": "--set",
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,7 @@ def method_args(config: TrainConfig, folder: Path) -> Any:  # noqa: ANN401 - the
         ConfigError: an option that does not exist, or is mistyped or out of range.
     """
     _, config_class = get_method(config.method).load()
-    values = check_options(config_class, config.args, "args", without=NOT_OPTIONS)
+    values = check_options(config_class, config.args, "args", instead={**NOT_OPTIONS, **_FLAGS})
     # The command shows progress of its own.
     values = {"disable_tqdm": True, **values}
     try:
@@ -131,7 +142,7 @@ def lora_config(config: TrainConfig) -> LoraConfig | None:
     """
     if config.peft is None:
         return None
-    values = check_options(LoraConfig, config.peft, "peft", without=("peft_type",))
+    values = check_options(LoraConfig, config.peft, "peft", instead=_PEFT)
     try:
         return LoraConfig(**{"task_type": TaskType.CAUSAL_LM, **values})
     except (ValueError, TypeError, ImportError) as error:

@@ -7,25 +7,26 @@ Accuracy counts the pairs with a majority (label not 1/2); a verdict of exactly 
 Log-loss is the cross-entropy with the label, in nats: ``log 2`` says nothing, and no judge gets
 below the labels' own entropy on average.
 
-Calibration: a verdict's confidence is ``max(P, 1 - P)``; pairs are put into `BINS` bins of equal
-width between 1/2 and 1, and the expected calibration error is the mean over pairs of the distance
-between confidence and share of right answers in their bin (Guo et al. 2017, arXiv:1706.04599).
-That plug-in value is too large by noise, a perfect judge's too. The bootstrap over prompts estimates
-by how much, and the reported value and interval are corrected for it (basic bootstrap; Efron &
-Tibshirani 1993, sections 10.6 and 13.4).
+Calibration: a verdict's confidence is ``max(P, 1 - P)``. Pairs are sorted by confidence into at
+most `BINS` bins of equal size, `FEWEST` pairs or more each; a bin's gap is its share of right
+answers less its mean confidence. ``ece`` is the mean absolute gap (expected calibration error; Guo
+et al. 2017, arXiv:1706.04599). Noise alone makes it positive, for a perfect judge too, and no
+correction of an absolute value takes that away. The *calibration error* reported here is the root
+mean square gap, whose square the bootstrap over prompts corrects without bias (Kumar et al. 2019,
+arXiv:1909.10155, on why squares; Efron & Tibshirani 1993, sections 10.6 and 13.4, on the bootstrap
+and its "basic" interval). It is never smaller than the true mean absolute gap of the same bins.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from equilign.evaluation.intervals import Estimate, clustered_mean
 
 BINS = 10
+FEWEST = 20
 DRAWS = 1000
-_EDGES = np.linspace(0.5, 1.0, BINS + 1)
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Measures:
     Attributes:
         accuracy: share of majorities it agrees with.
         log_loss: nats per pair.
-        calibration: bias-corrected expected calibration error.
-        plug_in_calibration: the same without correction.
+        calibration: root mean square gap, corrected for noise.
+        ece: mean absolute gap, not corrected.
         bins: of the reliability plot; empty ones left out.
         pairs: how many.
         prompts: how many.
@@ -69,7 +70,7 @@ class Measures:
     accuracy: Estimate
     log_loss: Estimate
     calibration: Estimate
-    plug_in_calibration: float
+    ece: float
     bins: tuple[Bin, ...]
     pairs: int
     prompts: int
@@ -77,7 +78,7 @@ class Measures:
 
 
 def log_losses(margins: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Cross-entropy per pair, nats: ``log(1 + e^m) - p m``; any shape, finite for finite margins."""
+    """Cross-entropy per pair, nats: ``log(1 + e^m) - p m``; any shape, always finite."""
     return np.asarray(np.logaddexp(0.0, margins) - labels * margins)
 
 
@@ -116,68 +117,95 @@ def prompt_weights(prompts: np.ndarray) -> np.ndarray:
     return np.asarray(1.0 / (len(count) * count[inverse]))
 
 
-def calibration_error(margins: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
-    """The plug-in expected calibration error, see above.
+@dataclass(frozen=True)
+class _Binned:
+    """Bin, confidence, and how right the favoured answer is (its label), of each pair."""
+
+    place: np.ndarray
+    confidence: np.ndarray
+    right: np.ndarray
+    edges: np.ndarray
+
+    def gaps(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weight of each bin (summing to 1), and its gap."""
+        count = len(self.edges) - 1
+        size = np.bincount(self.place, weights, minlength=count)
+        total = np.bincount(self.place, weights * (self.right - self.confidence), minlength=count)
+        return size / size.sum(), total / np.where(size > 0.0, size, 1.0)
+
+    def mean_square(self, weights: np.ndarray) -> float:
+        size, gap = self.gaps(weights)
+        return float((size * gap**2).sum())
+
+
+def _binned(margins: np.ndarray, labels: np.ndarray) -> _Binned:
+    confidence = 1.0 / (1.0 + np.exp(-np.abs(margins)))
+    right = np.where(margins > 0.0, labels, np.where(margins < 0.0, 1.0 - labels, 0.5))
+    count = int(np.clip(len(margins) // FEWEST, 1, BINS))
+    inner = np.unique(np.quantile(confidence, np.arange(1, count) / count))
+    place = np.searchsorted(inner, confidence, side="right")
+    edges = np.array([confidence.min(), *inner, confidence.max()])
+    return _Binned(place, confidence, right, edges)
+
+
+def expected_calibration_error(
+    margins: np.ndarray, labels: np.ndarray, weights: np.ndarray
+) -> float:
+    """Mean absolute gap, see above; not corrected for noise.
 
     Args:
         margins: logits of the verdicts, shape ``(n,)``.
         labels: Pr(first preferred), shape ``(n,)``.
         weights: of the pairs, with a positive sum.
     """
-    place, confidence, right = _binned(margins, labels)
-    size = np.bincount(place, weights, minlength=BINS)
-    gap = np.bincount(place, weights * (right - confidence), minlength=BINS)
-    return float(np.abs(gap).sum() / size.sum())
+    size, gap = _binned(margins, labels).gaps(weights)
+    return float((size * np.abs(gap)).sum())
 
 
-def _binned(margins: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bin, confidence, and how right the favoured answer is (its label), of each pair."""
-    confidence = 1.0 / (1.0 + np.exp(-np.abs(margins)))
-    right = np.where(margins > 0.0, labels, np.where(margins < 0.0, 1.0 - labels, 0.5))
-    place = np.clip(np.searchsorted(_EDGES, confidence, side="right") - 1, 0, BINS - 1)
-    return place, confidence, right
-
-
-def calibration(
+def squared_calibration(
     margins: np.ndarray, labels: np.ndarray, prompts: np.ndarray, seed: int
-) -> tuple[Estimate, float]:
-    """Corrected calibration error with its interval, and the plug-in value.
+) -> Estimate:
+    """Mean square gap, corrected for noise (so it may be negative), with its interval.
 
-    With fewer than two prompts there is no telling: the interval is all of [0, 1/2].
+    With fewer than two prompts there is no telling: the interval is all there can be.
     """
-    plug_in = calibration_error(margins, labels, prompt_weights(prompts))
-    units = [np.flatnonzero(prompts == p) for p in np.unique(prompts)]
+    binned, weight = _binned(margins, labels), prompt_weights(prompts)
+    plug_in = binned.mean_square(weight)
+    units, unit = np.unique(prompts, return_inverse=True)
     if len(units) < 2:
-        return Estimate(plug_in, 0.0, 0.5, len(units)), plug_in
+        return Estimate(plug_in, 0.0, 1.0, len(units))
     rng = np.random.default_rng(seed)
-    weight = prompt_weights(prompts)
-    where = np.concatenate(units)
-    lengths = np.array([len(u) for u in units])
     draws = np.empty(DRAWS)
     for k in range(DRAWS):
         # A resample of prompts is a reweighting of their pairs.
         times = np.bincount(rng.integers(len(units), size=len(units)), minlength=len(units))
-        times_pair = np.repeat(times, lengths)
-        draws[k] = calibration_error(margins[where], labels[where], weight[where] * times_pair)
+        draws[k] = binned.mean_square(weight * times[unit])
     low, high = 2.0 * plug_in - np.quantile(draws, [0.975, 0.025])
-    value = max(0.0, 2.0 * plug_in - float(draws.mean()))
-    low, high = max(0.0, float(low)), max(0.0, float(high))
-    return Estimate(value, min(low, value), max(high, value), len(units)), plug_in
+    return Estimate(2.0 * plug_in - float(draws.mean()), float(low), float(high), len(units))
+
+
+def calibration(
+    margins: np.ndarray, labels: np.ndarray, prompts: np.ndarray, seed: int
+) -> Estimate:
+    """Root mean square gap, corrected for noise, with its interval; all at least 0."""
+    found = squared_calibration(margins, labels, prompts, seed)
+    value, low, high = (max(0.0, x) ** 0.5 for x in (found.value, found.low, found.high))
+    return Estimate(value, min(low, value), max(high, value), found.count)
 
 
 def reliability(margins: np.ndarray, labels: np.ndarray, prompts: np.ndarray) -> tuple[Bin, ...]:
     """The bins of the reliability plot; empty ones are left out."""
-    place, confidence, right = _binned(margins, labels)
+    binned = _binned(margins, labels)
     found = []
-    for k in range(BINS):
-        inside = place == k
+    for k in range(len(binned.edges) - 1):
+        inside = binned.place == k
         if inside.any():
-            share = mean_over_prompts(right[inside], prompts[inside])
-            centre = mean_over_prompts(confidence[inside], prompts[inside], (0.5, 1.0))
+            share = mean_over_prompts(binned.right[inside], prompts[inside])
+            centre = mean_over_prompts(binned.confidence[inside], prompts[inside], (0.5, 1.0))
             found.append(
                 Bin(
-                    float(_EDGES[k]),
-                    float(_EDGES[k + 1]),
+                    float(binned.edges[k]),
+                    float(binned.edges[k + 1]),
                     int(inside.sum()),
                     centre.value,
                     share.value,
@@ -204,12 +232,11 @@ def measure(
         seed: of the bootstrap.
     """
     m, p, x = np.asarray(margins, float), np.asarray(labels, float), np.asarray(prompts, int)
-    error, plug_in = calibration(m, p, x, seed)
     return Measures(
         accuracy=mean_over_prompts(right_answers(m, p), x),
         log_loss=mean_over_prompts(log_losses(m, p), x, (0.0, np.inf)),
-        calibration=error,
-        plug_in_calibration=plug_in,
+        calibration=calibration(m, p, x, seed),
+        ece=expected_calibration_error(m, p, prompt_weights(x)),
         bins=reliability(m, p, x),
         pairs=len(m),
         prompts=len(np.unique(x)),
@@ -222,13 +249,3 @@ def difference(
 ) -> Estimate:
     """Mean over prompts of ``first - second`` on the same pairs, with its interval."""
     return mean_over_prompts(first - second, np.asarray(prompts, int), (-bound, bound))
-
-
-def as_json(estimate: Estimate, name: str) -> dict[str, Any]:
-    """``{name, low, high, count}`` as plain values."""
-    return {
-        name: estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "prompts": estimate.count,
-    }

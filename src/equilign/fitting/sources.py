@@ -10,7 +10,7 @@ formats of `equilign.formats`. Rows of one file are all of one kind.
 | graded (Tulu human evaluation) | ``prompt, response_1, response_2, preference`` | `GRADES` |
 | rankings (OpenAssistant) | ``messages, replies`` with ``rank`` | 1, for every two ranks |
 | rated attributes (NLG ratings) | ``prompt, a, b, margin`` | share of attributes |
-| dialogues (Anthropic HH) | ``prompt`` of "Human:" and "Assistant:" turns, ``chosen, rejected`` | 1 |
+| dialogues (Anthropic HH) | ``prompt`` of "Human:", "Assistant:" turns, ``chosen, rejected`` | 1 |
 
 A tie counts one half.
 """
@@ -111,7 +111,8 @@ def dialogue(text: str) -> list[Message]:
 
 
 def _dialogue_pair(row: Row) -> list[PreferencePair]:
-    return [PreferencePair(dialogue(row["prompt"]), _answer(row, "chosen"), _answer(row, "rejected"))]
+    chosen, rejected = _answer(row, "chosen"), _answer(row, "rejected")
+    return [PreferencePair(dialogue(row["prompt"]), chosen, rejected)]
 
 
 def _is_dialogue(row: Row) -> bool:

@@ -65,11 +65,10 @@ def generalised_advantages(
     after = torch.zeros_like(running)
     advantages = []
     for t in reversed(range(rewards.shape[1])):
-        # On padding both are 0, so an episode begins with nothing after its last token.
+        # On padding all of it is 0, so nothing comes after an episode's last token.
         running = rewards[:, t] + gamma * after - values[:, t] + gamma * lam * running
         after = values[:, t]
         advantages.append(running)
-        running = running * mask[:, t]
     return torch.stack(advantages[::-1], dim=1).masked_fill(~mask, 0.0)
 
 

@@ -74,13 +74,13 @@ class JudgeModel:
         self._check_head(int(model.config.num_labels or 0))
         self.tokenizer = tokenizer
         self.batch_size = batch_size
-        self.pad_id = _padding(tokenizer)
+        self.pad_id = padding_id(tokenizer)
         # The classifier looks for the last token that is not padding, by the id in its config.
         model.config.pad_token_id = self.pad_id
         model.config.get_text_config().pad_token_id = self.pad_id
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(place).eval()  # type: ignore[arg-type]
-        limit = _length_limit(model, tokenizer, self.config.max_length)
+        limit = length_limit(model, tokenizer, self.config.max_length)
         self.text = JudgeText(tokenizer, self.config, limit)
         self.num_scored = 0
 
@@ -322,17 +322,26 @@ def iter_groups(groups: Sequence[Sequence[str]], values: np.ndarray) -> Iterable
     return np.split(values, ends[:-1]) if len(groups) else []
 
 
-def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
-    # Without a padding token: one that never stands last, so that the last token stays last.
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The padding token; without one, a token that does not stand last.
+
+    Raises:
+        ModelError: the tokenizer has no special token at all.
+    """
     for token in (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
     raise ModelError("the judge's tokenizer has no padding, start or end token to pad with")
 
 
-def _length_limit(
+def length_limit(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wanted: int | None
 ) -> int:
+    """Tokens that a judge reads at most: ``wanted``, or what model and tokenizer take.
+
+    Raises:
+        ModelError: more is wanted than the model has positions.
+    """
     config = model.config.get_text_config().to_dict()
     positions = config.get("max_position_embeddings")
     own = [n for n in (positions, tokenizer.model_max_length) if n is not None and n > 0]

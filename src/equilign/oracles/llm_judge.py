@@ -208,7 +208,8 @@ class LLMJudge:
                 self._no_answer(error)
                 verdict, reason = None, error.reason
         else:
-            self._in_a_row = 0
+            with self._lock:
+                self._in_a_row = 0
         with self._lock:
             if verdict is None:
                 self._abstained[reason] += 1

@@ -1,15 +1,18 @@
 """Log-probabilities that a model gives to stored responses."""
 
-import inspect
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from equilign.losses import sequence_logps, token_logps
+from equilign.losses.logps import CHUNK_ELEMENTS
+from equilign.rollout.decoding import accepts
 from equilign.rollout.generate import eval_mode
+from equilign.rollout.output_layer import output_layer
 from equilign.rollout.types import Group
 
 
@@ -43,12 +46,73 @@ def pad_pairs(
     return ids, attention, answer
 
 
-def _accepts_logits_to_keep(model: nn.Module) -> bool:
-    # A PEFT or DDP wrapper hides the signature of the model that it wraps.
-    for module in model.modules():
-        if "logits_to_keep" in inspect.signature(module.forward).parameters:
-            return True
-    return False
+def completion_token_logps(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    temperature: float = 1.0,
+    side: Literal["left", "right"] = "right",
+) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
+    """Log-probability of each token of each completion, in nats, given what stands before it.
+
+    Computed in chunks: no array of batch times length times vocabulary exists, here or in the
+    gradient, as long as the output layer is a plain linear one (`output_layer` says when; other
+    models make their logits, which are then widened in chunks). Differentiable.
+
+    Args:
+        model: a causal language model.
+        prompts: token ids, at least one token each.
+        completions: token ids, at least one token each, end token included where there is one.
+        pad_id: token to pad with.
+        temperature: the softmax temperature that the responses were sampled at.
+        side: padding side.
+
+    Returns:
+        Log-probabilities, 0 outside the completions, and the mask of the completions' tokens; the
+        columns are those from the first token of any completion on.
+    """
+    ids, attention, answer = pad_pairs(prompts, completions, pad_id, side)
+    device = next(model.parameters()).device
+    ids, attention, answer = ids.to(device), attention.to(device), answer.to(device)
+    inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
+    # Padding on the right is never looked at from the left: it needs no mask.
+    if side == "left" and not bool(attention.all()):
+        inputs["attention_mask"] = attention.long()
+        if accepts(model, "position_ids"):
+            inputs["position_ids"] = (attention.long().cumsum(-1) - 1).clamp(min=0)
+    # Predictions are needed from the position before the first completion token on.
+    first = int(answer.long().argmax(-1).min())
+    keep = ids.shape[1] - first + 1
+    if accepts(model, "logits_to_keep"):
+        inputs["logits_to_keep"] = keep
+    scale = 1.0 if temperature == 0.0 else temperature
+    asked, mask = ids[:, first:], answer[:, first:]
+    layer = output_layer(model, inputs)
+    if layer is None:
+        logps = _widened(model(**inputs).logits[:, -keep:-1], asked, scale)
+        return logps.masked_fill(~mask, 0.0), mask
+    with layer.telling(asked, mask, scale):
+        told: Tensor = model(**inputs).logits
+    return told[:, -keep:-1, 0], mask
+
+
+def _widened(
+    logits: Float[Tensor, "n t v"], ids: Int[Tensor, "n t"], scale: float
+) -> Float[Tensor, "n t"]:
+    """`token_logps`, some positions at a time; computed again for the gradient."""
+
+    def score(part: Tensor, chosen: Tensor) -> Tensor:
+        wide = part if part.dtype == torch.float64 else part.float()
+        return token_logps(wide / scale, chosen)
+
+    width = max(1, CHUNK_ELEMENTS // (logits.shape[0] * logits.shape[2]))
+    pieces = [
+        checkpoint(score, logits[:, s : s + width], ids[:, s : s + width], use_reentrant=False)
+        for s in range(0, ids.shape[1], width)
+    ]
+    return torch.cat(pieces, dim=1)
 
 
 def completion_logps(
@@ -58,39 +122,17 @@ def completion_logps(
     *,
     pad_id: int,
     temperature: float = 1.0,
-    side: Literal["left", "right"] = "left",
+    side: Literal["left", "right"] = "right",
 ) -> Float[Tensor, " n"]:
     """Log-probability of each completion given its prompt, summed over tokens, in nats.
 
-    The prompt and all padding are left out; the one end token counts. Differentiable.
-
-    Args:
-        model: a causal language model.
-        prompts: token ids, at least one token each.
-        completions: token ids, at least one token each.
-        pad_id: token to pad with.
-        temperature: the softmax temperature that the responses were sampled at.
-        side: padding side.
+    The prompt and all padding are left out; the one end token counts. Arguments and what is said
+    of memory and gradients: as in `completion_token_logps`.
     """
-    ids, attention, answer = pad_pairs(prompts, completions, pad_id, side)
-    device = next(model.parameters()).device
-    ids, attention, answer = ids.to(device), attention.to(device), answer.to(device)
-    positions = (attention.long().cumsum(-1) - 1).clamp(min=0)
-    # Logits are needed from the position before the first completion token on.
-    first = int(answer.long().argmax(-1).min())
-    keep = ids.shape[1] - first + 1
-    options = {"logits_to_keep": keep} if _accepts_logits_to_keep(model) else {}
-    logits = model(
-        input_ids=ids,
-        attention_mask=attention.long(),
-        position_ids=positions,
-        use_cache=False,
-        **options,
-    ).logits
-    logits = logits[:, -keep:-1]
-    if temperature not in (0.0, 1.0):
-        logits = logits / temperature
-    return sequence_logps(token_logps(logits, ids[:, first:]), answer[:, first:])
+    logps, mask = completion_token_logps(
+        model, prompts, completions, pad_id=pad_id, temperature=temperature, side=side
+    )
+    return sequence_logps(logps, mask)
 
 
 @torch.no_grad()

@@ -97,13 +97,12 @@ class NcclPush:
         self._control.close()
 
     def _join(self, model: nn.Module) -> Any:  # noqa: ANN401 - vLLM's engine
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized():
-            if distributed.get_world_size() > 1:
-                raise ConfigError(
-                    "weights are pushed by one training process so far; start without a "
-                    "launcher, or sample from a server that loads checkpoints by itself"
-                )
+        group = torch.distributed
+        if group.is_available() and group.is_initialized() and group.get_world_size() > 1:
+            raise ConfigError(
+                "weights are pushed by one training process so far; start without a launcher, "
+                "or sample from a server that loads checkpoints by itself"
+            )
         transfer = _vllm("vllm.distributed.weight_transfer")
         nccl = _vllm("vllm.distributed.weight_transfer.nccl_engine")
         network = _vllm("vllm.utils.network_utils")
@@ -278,14 +277,13 @@ def _single_adapter(model: nn.Module) -> str | None:
 
 
 def _disabled(model: nn.Module) -> bool:
-    flags = [m.disable_adapters for m in model.modules() if hasattr(m, "disable_adapters")]
-    return any(f is True for f in flags)
+    return any(getattr(m, "disable_adapters", None) is True for m in model.modules())
 
 
 def _source(transfer: Any, model: nn.Module) -> Any:  # noqa: ANN401 - vLLM's types
     """The policy as vLLM's ``WeightSource``."""
 
-    class PolicySource(transfer.WeightSource):  # type: ignore[misc, name-defined]
+    class PolicySource(transfer.WeightSource):  # type: ignore[misc]
         def metadata(self) -> list[Any]:
             return [transfer.ParamMeta(w.name, w.dtype, w.shape) for w in served_info(model)]
 

@@ -38,7 +38,7 @@ _OPTIMUM = "the optimum of the KL-regularised reward"
 REINFORCE = RewardRule(
     name="reinforce",
     title="REINFORCE",
-    paper="Williams 1992, doi:10.1007/BF00992696",
+    paper="doi:10.1007/BF00992696",
     converges_to=_OPTIMUM,
 )
 

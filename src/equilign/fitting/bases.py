@@ -1,0 +1,168 @@
+"""What a judge starts from: a small encoder made here, or a model with a new head."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import (
+    AutoModelForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from equilign.errors import ConfigError, ModelError
+from equilign.fitting.config import SCRATCH, FitConfig
+from equilign.formats import PreferencePair
+from equilign.models import SHIPPED, load_tokenizer, shipped_model_path
+from equilign.oracles.judge_models import padding_id
+from equilign.oracles.judge_text import as_text
+
+_PAD, _CLS, _SEP = "[PAD]", "[CLS]", "[SEP]"
+_SPECIAL = (_PAD, _CLS, _SEP)
+
+
+@dataclass(frozen=True)
+class ScratchSize:
+    """Of the encoder that is trained from nothing: made for hundreds to thousands of pairs.
+
+    Attributes:
+        vocabulary: byte-pair tokens at most; every byte is one, so that any text can be read.
+        width: of the hidden states.
+        layers: of attention; one is what so few pairs can fill.
+        dropout: everywhere.
+        positions: tokens that it can read.
+    """
+
+    vocabulary: int = 2000
+    width: int = 64
+    layers: int = 1
+    dropout: float = 0.3
+    positions: int = 2048
+
+
+def scratch_tokenizer(texts: Iterable[str], size: ScratchSize) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer fitted to texts, with an input of two sequences."""
+    raw = Tokenizer(models.BPE())
+    raw.normalizer = normalizers.NFC()
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size.vocabulary,
+        min_frequency=3,
+        special_tokens=list(_SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator(texts, trainer)
+    raw.post_processor = processors.TemplateProcessing(
+        single=f"{_CLS} $A {_SEP}",
+        pair=f"{_CLS} $A {_SEP} $B {_SEP}",
+        special_tokens=[(_CLS, _SPECIAL.index(_CLS)), (_SEP, _SPECIAL.index(_SEP))],
+    )
+    names = {"pad_token": _PAD, "cls_token": _CLS, "sep_token": _SEP}
+    made = PreTrainedTokenizerFast(tokenizer_object=raw, **names)  # type: ignore[no-untyped-call]
+    made.model_max_length = size.positions
+    return made
+
+
+def scratch_model(outputs: int, vocabulary: int, size: ScratchSize) -> PreTrainedModel:
+    """A ModernBERT encoder that averages over tokens; weights random by torch's seed.
+
+    The average over tokens makes it, before attention has learned anything, a linear function of
+    which word pieces an answer has: what a few hundred pairs can teach.
+    """
+    config = ModernBertConfig(
+        vocab_size=vocabulary,
+        hidden_size=size.width,
+        intermediate_size=2 * size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=4,
+        max_position_embeddings=size.positions,
+        classifier_pooling="mean",
+        embedding_dropout=size.dropout,
+        attention_dropout=size.dropout,
+        mlp_dropout=size.dropout,
+        classifier_dropout=size.dropout,
+        pad_token_id=_SPECIAL.index(_PAD),
+        bos_token_id=_SPECIAL.index(_CLS),
+        cls_token_id=_SPECIAL.index(_CLS),
+        eos_token_id=_SPECIAL.index(_SEP),
+        sep_token_id=_SPECIAL.index(_SEP),
+    )
+    config.num_labels = outputs
+    return ModernBertForSequenceClassification(config)
+
+
+def make_base(
+    config: FitConfig, kind: str, train: Iterable[PreferencePair], size: ScratchSize
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer to start a judge of ``kind`` from; the new head is random by the seed.
+
+    Args:
+        config: of the fit.
+        kind: of the judge, which need not be the configuration's.
+        train: pairs that a new tokenizer is fitted to.
+        size: of a model from scratch.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be read.
+    """
+    torch.manual_seed(config.seed)
+    outputs = config.outputs(kind)
+    if config.base == SCRATCH:
+        texts = (t for p in train for t in (as_text(p.prompt), p.chosen, p.rejected))
+        tokenizer: PreTrainedTokenizerBase = scratch_tokenizer(texts, size)
+        return scratch_model(outputs, len(tokenizer), size), tokenizer
+    tokenizer = load_tokenizer(config.base, allow_download=config.allow_download)
+    model = _with_new_head(config, outputs)
+    pad = padding_id(tokenizer)
+    model.config.pad_token_id = pad
+    model.config.get_text_config().pad_token_id = pad
+    return _with_adapter(model, config) if config.lora else model, tokenizer
+
+
+def _with_new_head(config: FitConfig, outputs: int) -> PreTrainedModel:
+    path = Path(config.base).expanduser()
+    source = str(shipped_model_path()) if config.base == SHIPPED else config.base
+    source = str(path) if path.is_dir() else source
+    # Frozen weights may be rounded; weights that are trained may not, or small steps vanish.
+    half = config.lora and config.dtype == "bfloat16"
+    try:
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            dtype=torch.bfloat16 if half else torch.float32,
+            ignore_mismatched_sizes=True,
+            local_files_only=not config.allow_download,
+        )
+    except Exception as error:
+        raise ModelError(f"cannot make a sequence classifier from {source}: {error}") from error
+    return model
+
+
+def _with_adapter(model: PreTrainedModel, config: FitConfig) -> PreTrainedModel:
+    from peft import LoraConfig, get_peft_model
+
+    options = LoraConfig(
+        task_type="SEQ_CLS",
+        r=config.lora_rank,
+        lora_alpha=2 * config.lora_rank,
+        target_modules="all-linear",
+    )
+    try:
+        adapted = get_peft_model(model, options)
+    except ValueError as error:
+        raise ConfigError(f"LoRA cannot be added to {config.base}: {error}") from error
+    return adapted  # type: ignore[return-value]

@@ -1,0 +1,182 @@
+"""Fitting one judge: train, keep the best epoch, set the scale, save what `load_judge` reads."""
+
+import math
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from equilign.errors import ModelError
+from equilign.files import explain_disk_full
+from equilign.fitting.bases import ScratchSize, make_base
+from equilign.fitting.config import SCRATCH, FitConfig
+from equilign.fitting.measure import log_losses
+from equilign.fitting.split import Split
+from equilign.fitting.trainer import (
+    JudgeTrainer,
+    PairCollator,
+    PairDataset,
+    Progress,
+    callbacks,
+    last_whole_checkpoint,
+    training_arguments,
+)
+from equilign.formats import PreferencePair
+from equilign.oracles.general_preference import JUDGES, load_judge
+from equilign.oracles.judge_models import JudgeModel, length_limit, padding_id
+from equilign.oracles.judge_text import (
+    CONFIG_NAME,
+    JudgeConfig,
+    JudgeText,
+    save_judge_config,
+)
+from equilign.trainers.metrics import MetricsFile
+
+SCRATCH_LENGTH = 512
+_SCALES = (1e-3, 1e3)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a fit writes.
+
+    Attributes:
+        judge: the finished judge.
+        checkpoints: while it trains.
+        metrics: ``metrics.jsonl``.
+    """
+
+    judge: Path
+    checkpoints: Path
+    metrics: Path
+
+
+def fit_judge(
+    config: FitConfig,
+    kind: str,
+    split: Split,
+    places: Places,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    size: ScratchSize | None = None,
+) -> JudgeModel:
+    """A judge fitted to ``split.train``; ``split.held_out`` is not looked at.
+
+    A finished judge in ``places.judge`` is loaded and not fitted again; a broken-off training goes
+    on from its last checkpoint when ``resume``.
+
+    Args:
+        config: the options; `FitConfig.kind` is not used, ``kind`` is.
+        kind: of judge.
+        split: pairs to fit on, and to stop and set the scale on.
+        places: where to write.
+        resume: whether to go on from a checkpoint.
+        progress: told about every optimiser step.
+        size: of a model from scratch.
+
+    Raises:
+        ModelError: the base model cannot be loaded, or does not fit the options.
+        DiskFullError: no space left.
+    """
+    if not (places.judge / CONFIG_NAME).is_file():
+        with explain_disk_full(places.judge.parent):
+            _fit(config, kind, split, places, resume, progress, size or ScratchSize())
+    return load_judge(places.judge)
+
+
+def _fit(
+    config: FitConfig,
+    kind: str,
+    split: Split,
+    places: Places,
+    resume: bool,
+    progress: Progress | None,
+    size: ScratchSize,
+) -> None:
+    model, tokenizer = make_base(config, kind, split.train, size)
+    wanted = config.max_length or (SCRATCH_LENGTH if config.base == SCRATCH else None)
+    judge_config = JudgeConfig(kind, config.prompt_format, max_length=wanted)
+    limit = length_limit(model, tokenizer, wanted)
+    text = JudgeText(tokenizer, judge_config, limit)
+    judge_config = replace(judge_config, prompt_format=text.prompt_format, max_length=limit)
+    metrics = MetricsFile(places.metrics, kind)
+    train = PairDataset(split.train, text, kind)
+    trainer = JudgeTrainer(
+        kind,
+        model=model,
+        args=training_arguments(
+            config, places.checkpoints, math.ceil(len(train) / config.batch_size)
+        ),
+        data_collator=PairCollator(padding_id(tokenizer)),
+        train_dataset=train,
+        eval_dataset=PairDataset(split.validation, text, kind),
+        callbacks=callbacks(config, metrics, kind, progress),
+    )
+    start = last_whole_checkpoint(places.checkpoints) if resume else None
+    if start is None:
+        shutil.rmtree(places.checkpoints, ignore_errors=True)
+    step = 0 if start is None else int(start.name.rpartition("-")[2])
+    metrics.rewind(step)
+    trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    _check_finite(trainer)
+    if trainer.is_world_process_zero():
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        _save(config, trained, tokenizer, judge_config, split.validation, places.judge)
+        shutil.rmtree(places.checkpoints, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _check_finite(trainer: JudgeTrainer) -> None:
+    losses = [row["eval_log_loss"] for row in trainer.state.log_history if "eval_log_loss" in row]
+    if not losses or not np.isfinite(losses).any():
+        raise ModelError(
+            "training diverged: the validation loss is not a number. Use a smaller --learning-rate"
+        )
+
+
+def _save(
+    config: FitConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    judge_config: JudgeConfig,
+    validation: tuple[PreferencePair, ...],
+    folder: Path,
+) -> None:
+    if config.lora:
+        model = model.merge_and_unload()  # type: ignore[operator]
+    if config.dtype == "bfloat16":
+        model = model.bfloat16()
+    judge = JUDGES[judge_config.kind](model, tokenizer, judge_config)
+    margins = pair_margins(judge, validation)
+    factor = best_factor(margins, np.array([p.chosen_prob for p in validation]))
+    scale = 1.0 / factor if judge_config.kind == "general" else factor
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_judge_config(folder, replace(judge_config, scale=scale))  # last: it says "finished"
+
+
+def pair_margins(judge: JudgeModel, pairs: tuple[PreferencePair, ...]) -> np.ndarray:
+    """Logit of Pr(chosen beats rejected) of each pair."""
+    return judge.margins(
+        [p.prompt for p in pairs], [p.chosen for p in pairs], [p.rejected for p in pairs]
+    )
+
+
+def best_factor(margins: np.ndarray, labels: np.ndarray) -> float:
+    """Factor on the margins with the least log-loss on these pairs ("temperature scaling").
+
+    Guo et al. 2017 (arXiv:1706.04599). One number, so a few dozen pairs can set it. Between 1e-3
+    and 1e3; at the lower end the judge knows nothing of these pairs and says 1/2.
+    """
+    low, high = np.log(_SCALES)
+    found = minimize_scalar(
+        lambda x: float(log_losses(np.exp(x) * margins, labels).mean()),
+        bounds=(low, high),
+        method="bounded",
+    )
+    return float(np.exp(found.x))

@@ -1,0 +1,119 @@
+"""Log-probabilities out of a model's own forward pass, without its logits.
+
+For one forward pass the output layer's place is taken by
+`equilign.losses.logps.linear_token_logps`: where the model expects logits it is given the
+log-probabilities of the tokens asked for, which it hands back untouched. The pass is the model's
+own, through its wrappers and their hooks (PEFT, DDP, gradient checkpointing, autocast).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from equilign.losses.logps import linear_token_logps
+
+_UNTOUCHED: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
+"""Whether a model hands back what its output layer says, found out once per model."""
+
+
+@dataclass(frozen=True)
+class OutputLayer:
+    """A plain linear output layer, and the cap that the model puts on its logits.
+
+    Attributes:
+        linear: the layer.
+        config: where the cap is written, which a forward pass reads.
+        softcap: the cap; None for none.
+    """
+
+    linear: nn.Linear
+    config: PreTrainedConfig
+    softcap: float | None
+
+    @contextmanager
+    def uncapped(self) -> Iterator[None]:
+        """Within, the model puts no cap on what its output layer says."""
+        if self.softcap is None:
+            yield
+            return
+        self.config.final_logit_softcapping = None  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            self.config.final_logit_softcapping = self.softcap  # type: ignore[attr-defined]
+
+    @contextmanager
+    def telling(self, ids: Tensor, mask: Tensor, temperature: float) -> Iterator[None]:
+        """Within, "logits" are log-probabilities in nats.
+
+        Args:
+            ids: the tokens asked for, ``(n, t)``: those after the last ``t + 1`` positions but one.
+            mask: which of them are, ``(n, t)``; 0 is said elsewhere.
+            temperature: divides the true logits.
+        """
+
+        def forward(hidden: Tensor) -> Tensor:
+            before = hidden.shape[1] - 1 - mask.shape[1]
+            place = nn.functional.pad(mask, (before, 1))
+            found = linear_token_logps(
+                hidden[place],
+                self.linear.weight,
+                self.linear.bias,
+                ids[mask],
+                temperature=temperature,
+                softcap=self.softcap,
+            )
+            told = found.new_zeros(place.shape).masked_scatter(place, found)
+            return told.unsqueeze(-1)
+
+        with self.uncapped():
+            self.linear.forward = forward  # type: ignore[method-assign]
+            try:
+                yield
+            finally:
+                del self.linear.forward
+
+
+def output_layer(model: nn.Module, inputs: dict[str, Any]) -> OutputLayer | None:
+    """The output layer of ``model`` if it can be replaced, else None.
+
+    It cannot where it is no plain linear layer (adapted, quantised, hooked), where the model is
+    compiled, or where the model does more to the logits than a soft cap.
+
+    Args:
+        model: a causal language model, in its wrappers.
+        inputs: of a forward pass, to find out once what the model does to its logits.
+    """
+    base = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
+    linear = None if base is None else base.get_output_embeddings()
+    if base is None or type(linear) is not nn.Linear or "forward" in vars(linear):
+        return None
+    compiled = torch._dynamo.eval_frame.OptimizedModule
+    if any(isinstance(m, compiled) for m in model.modules()):
+        return None
+    softcap = base.config.to_dict().get("final_logit_softcapping")
+    layer = OutputLayer(linear, base.config, softcap)
+    if base not in _UNTOUCHED:
+        _UNTOUCHED[base] = _hands_back(model, layer, inputs)
+    return layer if _UNTOUCHED[base] else None
+
+
+@torch.no_grad()
+def _hands_back(model: nn.Module, layer: OutputLayer, inputs: dict[str, Any]) -> bool:
+    """Whether the model's logits are its output layer's, to the bit, in a pass over one row."""
+    said: list[Tensor] = []
+    hook = layer.linear.register_forward_hook(lambda _, args, out: said.append(out))
+    row = {k: x[:1] if isinstance(x, Tensor) else x for k, x in inputs.items()}
+    try:
+        with layer.uncapped():
+            logits = model(**row).logits
+    finally:
+        hook.remove()
+    # Autocast wrappers return float32.
+    return len(said) == 1 and torch.equal(said[0].float(), logits.float())
