@@ -13,11 +13,13 @@ from equilign.errors import EquilignError
 COMMANDS = {
     "demo": ("equilign.cli.demo", "Align the shipped model and open a page that shows it."),
     "diagnose": ("equilign.cli.diagnose", "Is a reward model enough for this preference data?"),
+    "fit-oracle": ("equilign.cli.fit_oracle", "Train a judge from pairwise preferences."),
     "methods": ("equilign.cli.methods", "Every method: its game, its paper, its maturity."),
     "play": ("equilign.cli.play", "Play a game by learning rules, with their duality gaps."),
     "report": ("equilign.cli.report", "Write the page of a run again."),
     "reproduce": ("equilign.cli.reproduce", "The experiments of a paper, claim by claim."),
     "solve": ("equilign.cli.solve", "The exact solution of a matrix, named game or data file."),
+    "train": ("equilign.cli.train", "Align a model by any method, from a YAML file."),
 }
 """Name -> (module with a click command called `command`, one line of help)."""
 
@@ -115,3 +117,7 @@ def _exit_code(arguments: list[str] | None) -> int:
         click.echo(traceback.format_exc(), err=True)
         click.echo("equilign: this is a bug; please report the lines above.", err=True)
         return 1
+
+
+if __name__ == "__main__":
+    run()

@@ -250,7 +250,7 @@ def make_config(
     merged = _normalised(values)
     for place, value in overrides:
         apply_override(merged, place, value)
-        if place == ("data",):
+        if len(place) == 1:
             merged = _normalised(merged)
     named = merged.get("method", method)
     if named != method:

@@ -41,7 +41,7 @@ class FitConfig:
         metadata={"help": "Passes over the data at most. Default: 30 from scratch, else 3."},
     )
     patience: int = field(
-        default=3, metadata={"help": "Stop after this many epochs without a better validation."}
+        default=5, metadata={"help": "Stop after this many epochs without a better validation."}
     )
     learning_rate: float | None = field(
         default=None,

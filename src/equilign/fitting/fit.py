@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from equilign.errors import ModelError
 from equilign.files import explain_disk_full
 from equilign.fitting.bases import ScratchSize, make_base
 from equilign.fitting.config import SCRATCH, FitConfig
-from equilign.fitting.measure import log_losses
+from equilign.fitting.measure import best_factor
 from equilign.fitting.split import Split
 from equilign.fitting.trainer import (
     JudgeTrainer,
@@ -36,7 +35,6 @@ from equilign.oracles.judge_text import (
 from equilign.trainers.metrics import MetricsFile
 
 SCRATCH_LENGTH = 512
-_SCALES = (1e-3, 1e3)
 
 
 @dataclass(frozen=True)
@@ -165,18 +163,3 @@ def pair_margins(judge: JudgeModel, pairs: tuple[PreferencePair, ...]) -> np.nda
     return judge.margins(
         [p.prompt for p in pairs], [p.chosen for p in pairs], [p.rejected for p in pairs]
     )
-
-
-def best_factor(margins: np.ndarray, labels: np.ndarray) -> float:
-    """Factor on the margins with the least log-loss on these pairs ("temperature scaling").
-
-    Guo et al. 2017 (arXiv:1706.04599). One number, so a few dozen pairs can set it. Between 1e-3
-    and 1e3; at the lower end the judge knows nothing of these pairs and says 1/2.
-    """
-    low, high = np.log(_SCALES)
-    found = minimize_scalar(
-        lambda x: float(log_losses(np.exp(x) * margins, labels).mean()),
-        bounds=(low, high),
-        method="bounded",
-    )
-    return float(np.exp(found.x))

@@ -21,12 +21,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from equilign.evaluation.intervals import Estimate, clustered_mean
 
 BINS = 10
 FEWEST = 20
 DRAWS = 1000
+_FACTORS = (1e-3, 1e3)
 
 
 @dataclass(frozen=True)
@@ -249,3 +251,18 @@ def difference(
 ) -> Estimate:
     """Mean over prompts of ``first - second`` on the same pairs, with its interval."""
     return mean_over_prompts(first - second, np.asarray(prompts, int), (-bound, bound))
+
+
+def best_factor(margins: np.ndarray, labels: np.ndarray) -> float:
+    """Factor on the margins with the least log-loss on these pairs ("temperature scaling").
+
+    Guo et al. 2017 (arXiv:1706.04599). One number, so a few dozen pairs can set it. Between 1e-3
+    and 1e3; at the lower end the judge knows nothing of these pairs and says 1/2.
+    """
+    low, high = np.log(_FACTORS)
+    found = minimize_scalar(
+        lambda x: float(log_losses(np.exp(x) * margins, labels).mean()),
+        bounds=(low, high),
+        method="bounded",
+    )
+    return float(np.exp(found.x))

@@ -144,7 +144,7 @@ def _summary(
 
 
 def _curves(path: Path, kinds: Sequence[str]) -> dict[str, dict[str, list[list[float]]]]:
-    """Training loss by epoch, and validation log-loss and accuracy after each epoch, per judge."""
+    """Training loss, validation log-loss (scaled) and accuracy by epoch, per judge."""
     rows = read_jsonl(path)
     found: dict[str, dict[str, list[list[float]]]] = {}
     for kind in kinds:
@@ -152,7 +152,7 @@ def _curves(path: Path, kinds: Sequence[str]) -> dict[str, dict[str, list[list[f
         after = [r for r in mine if r["kind"] == "validation"]
         found[kind] = {
             "train": [[r["epoch"], r["loss"]] for r in mine if r["kind"] == "step"],
-            "validation": [[r["epoch"], r["log_loss"]] for r in after],
+            "validation": [[r["epoch"], r["scaled_log_loss"]] for r in after],
             "validation_accuracy": [[r["epoch"], r["accuracy"]] for r in after],
         }
     return found

@@ -174,7 +174,8 @@ def claims(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             "holds": _above(-h["calibration_high"], -h["calibration_low"], -FACE_VALUE),
             "evidence": f"Calibration error {h['calibration_error']:.3f} (95 %: "
             f"{h['calibration_low']:.3f} to {h['calibration_high']:.3f}; root mean square over "
-            f"{h['calibration_bins']} bins, corrected for noise). Holds if the interval lies below {FACE_VALUE}.",
+            f"{h['calibration_bins']} bins, corrected for noise). Holds if the "
+            f"interval lies below {FACE_VALUE}.",
         },
     ]
     comparison = summary.get("comparison")

@@ -24,7 +24,7 @@ from transformers import (
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from equilign.fitting.config import FitConfig
-from equilign.fitting.measure import log_losses, right_answers
+from equilign.fitting.measure import best_factor, log_losses, right_answers
 from equilign.formats import PreferencePair
 from equilign.losses.judges import both_orders_loss, preference_loss, skew_margin
 from equilign.oracles.judge_models import padded
@@ -169,9 +169,12 @@ def _metrics(found: EvalPrediction) -> dict[str, float]:
     margins, labels = np.asarray(found.predictions), np.asarray(found.label_ids)
     right = right_answers(margins, labels)
     decided = np.isfinite(right)
+    scaled = best_factor(margins, labels) * margins
     return {
         # Over all pairs, where transformers' own loss is a mean of batch means.
         "log_loss": float(log_losses(margins, labels).mean()),
+        # What the finished judge would have: its scale is set at the end, see `fit`.
+        "scaled_log_loss": float(log_losses(scaled, labels).mean()),
         "accuracy": float(right[decided].mean()) if decided.any() else 0.5,
     }
 
@@ -226,7 +229,7 @@ def training_arguments(config: FitConfig, folder: Path, steps_per_epoch: int) ->
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model="log_loss",
+        metric_for_best_model="scaled_log_loss",
         greater_is_better=False,
         restore_callback_states_from_checkpoint=True,
         logging_steps=max(1, steps_per_epoch // 4),

@@ -8,18 +8,47 @@ from equilign.losses.mirror import (
     mirror_residual,
 )
 from equilign.losses.pairs import kl_to_step, labelled_pair_loss, pair_loss, sampled_pair_loss
-from equilign.losses.policy_gradient import reinforce_loss
+from equilign.losses.policy_gradient import (
+    approx_kl,
+    centred,
+    clip_is_active,
+    clipped_surrogate,
+    leave_one_out,
+    penalised_reward,
+    reinforce_loss,
+)
+from equilign.losses.ppo import (
+    clipped_value_loss,
+    generalised_advantages,
+    masked_sum,
+    masked_whiten,
+    token_rewards,
+)
+from equilign.losses.preference import dpo_loss, log_ratios
 
 __all__ = [
     "Normaliser",
+    "approx_kl",
+    "centred",
+    "clip_is_active",
+    "clipped_surrogate",
+    "clipped_value_loss",
+    "dpo_loss",
+    "generalised_advantages",
     "kl_to_step",
     "labelled_pair_loss",
+    "leave_one_out",
     "log_normaliser",
+    "log_ratios",
+    "masked_sum",
+    "masked_whiten",
     "mirror_regression_loss",
     "mirror_residual",
     "pair_loss",
+    "penalised_reward",
     "reinforce_loss",
     "sampled_pair_loss",
     "sequence_logps",
     "token_logps",
+    "token_rewards",
 ]

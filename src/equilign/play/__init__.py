@@ -1,5 +1,6 @@
 """A rule on a matrix, exactly. No torch here."""
 
+from equilign.play.contrastive import ContrastiveOptions
 from equilign.play.exact import (
     SampledFeedback,
     apply_stage,
@@ -16,6 +17,7 @@ from equilign.play.reward_game import RewardGameOptions
 from equilign.play.trajectory import Trajectory
 
 __all__ = [
+    "ContrastiveOptions",
     "LeaderFollowerOptions",
     "MirrorOptions",
     "PlayOptions",

@@ -51,7 +51,10 @@ def judge_page(summary: Mapping[str, Any]) -> ReproductionPage:
             Section(
                 "learning",
                 "How it learned",
-                ["The epoch with the smallest validation loss was kept."],
+                [
+                    "The epoch with the smallest validation loss was kept. Validation losses are "
+                    "those after scaling, as the finished judge’s margins are scaled."
+                ],
                 [_curve(summary["curves"])],
             ),
         ],
