@@ -22,6 +22,7 @@ from equilign.files import read_jsonl, write_jsonl
 from equilign.models import load_model
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+LAUNCH = Path(__file__).parents[2] / "recipes" / "launch"
 JUDGE = """
 import numpy as np
 
@@ -197,39 +198,46 @@ def test_win_rates_follow_from_the_answers_on_disk(finished):
     assert final["win_rate"] > 0.5
 
 
-def test_its_own_config_file_runs_it_again(finished, tmp_path):
+def run_here(capsys, *arguments):
+    """In this process: quicker, and what is printed and raised is seen all the same."""
+    code = _exit_code(["train", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err, err
+    return code, out, err
+
+
+def test_its_own_config_file_runs_it_again(capsys, finished, tmp_path):
     """config.yaml is a configuration: the same run from it, weight by weight."""
     folder, _ = finished
-    again = equilign(
-        "train", "sppo", "--config", folder / "config.yaml", "--output-dir", tmp_path / "again"
-    )
-    assert again.returncode == 0, again.stderr
-    a, b = (load_file(f / "models/sppo/model.safetensors") for f in (folder, tmp_path / "again"))
+    own, again = folder / "config.yaml", tmp_path / "again"
+    code, out, err = run_here(capsys, "sppo", "--config", own, "--output-dir", again)
+    assert code == 0, err
+    a, b = (load_file(f / "models/sppo/model.safetensors") for f in (folder, again))
     assert all((a[k] == b[k]).all() for k in a)
-    assert "SPPO" in again.stdout
-    assert "held-out judge" in again.stdout
+    assert "SPPO" in out
+    assert "held-out judge" in out
 
 
-def test_a_finished_run_is_shown_again_and_never_overwritten(finished, arguments):
+def test_a_finished_run_is_shown_again_and_never_overwritten(capsys, finished, arguments):
     folder, first = finished
-    again = equilign(*arguments, "--output-dir", folder)
-    assert again.returncode == 2
-    assert "already holds a run" in again.stderr
-    resumed = equilign(*arguments, "--output-dir", folder, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    a, b = json.loads(first.stdout), json.loads(resumed.stdout)
-    assert a["methods"] == b["methods"]
+    code, _, err = run_here(capsys, *arguments[1:], "--output-dir", folder)
+    assert code == 2
+    assert "already holds a run" in err
+    code, out, err = run_here(capsys, *arguments[1:], "--output-dir", folder, "--resume")
+    assert code == 0, err
+    assert json.loads(first.stdout)["methods"] == json.loads(out)["methods"]
 
 
-def test_another_run_s_folder_is_refused(finished, arguments, tmp_path):
+def test_another_run_s_folder_is_refused(capsys, finished, arguments, tmp_path):
     folder, _ = finished
-    other = equilign(*arguments, "--output-dir", folder, "--resume", "--eta", "6")
-    assert other.returncode == 2
-    assert "args.eta: 5.0 there, 6.0 now" in other.stderr
+    here = (*arguments[1:], "--output-dir")
+    code, _, err = run_here(capsys, *here, folder, "--resume", "--eta", "6")
+    assert code == 2
+    assert "args.eta: 5.0 there, 6.0 now" in err
     (tmp_path / "mine.txt").write_text("mine")
-    full = equilign(*arguments, "--output-dir", tmp_path)
-    assert full.returncode == 2
-    assert "is not empty and holds no run" in full.stderr
+    code, _, err = run_here(capsys, *here, tmp_path)
+    assert code == 2
+    assert "is not empty and holds no run" in err
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -243,9 +251,12 @@ MOMENTS = {
     "round 2": lambda f: (f / "checkpoints" / "sppo" / "checkpoint-2").exists(),
     "second opinion": lambda f: (f / "evaluation" / "sppo-002.held-out.json").exists(),
 }
+SLOW = ("generation of round 1", "second opinion", "training of round 1")
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [pytest.param(m, marks=pytest.mark.slow) if m in SLOW else m for m in MOMENTS]
+)
 def test_killed_and_resumed_ends_the_same(tmp_path, arguments, finished, moment):
     whole, first = finished
     folder = tmp_path / "run"
@@ -272,14 +283,6 @@ def test_killed_and_resumed_ends_the_same(tmp_path, arguments, finished, moment)
 
 
 # -- other shapes of training --------------------------------------------------------------------
-
-
-def run_here(capsys, *arguments):
-    """In this process: quicker, and what is printed and raised is seen all the same."""
-    code = _exit_code(["train", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err, err
-    return code, out, err
 
 
 def test_an_adapter_is_saved_as_an_adapter(capsys, work, chat_model, tmp_path):
@@ -358,15 +361,8 @@ def test_only_some_rounds_are_compared(capsys, work, tmp_path):
 
 def test_dtype_is_that_of_the_saved_weights(capsys, work, tmp_path):
     flags = ["--dtype", "bfloat16", "--num_rounds", 1, "--evaluation", "false"]
-    code, out, err = run_here(
-        capsys,
-        "sppo",
-        "--config",
-        work / "run.yaml",
-        "--output-dir",
-        tmp_path / "r",
-        *flags,
-        "--json",
+    code, _, err = run_here(
+        capsys, "sppo", "--config", work / "run.yaml", "--output-dir", tmp_path / "r", *flags
     )
     assert code == 0, err
     weights = load_file(tmp_path / "r" / "models" / "sppo" / "model.safetensors")
@@ -375,17 +371,14 @@ def test_dtype_is_that_of_the_saved_weights(capsys, work, tmp_path):
 
 def test_two_processes_print_and_write_once(work, tmp_path):
     folder = tmp_path / "run"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--main_process_port", "0", "-m", "equilign", "train", "sppo"]
-    result = subprocess.run(
-        [*launch, "--config", str(work / "run.yaml"), "--output-dir", str(folder), "--json"]
-        + ["--per_device_train_batch_size", "2", "--chunk_prompts", "2", "--num_rounds", "1"],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=300,
-        check=False,
-    )
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    launch += ["--config_file", str(LAUNCH / "ddp.yaml"), "--num_processes", "2"]
+    launch += ["--mixed_precision", "no", "--main_process_port", "0"]
+    launch += ["-m", "equilign", "train", "sppo"]
+    launch += ["--config", str(work / "run.yaml"), "--output-dir", str(folder), "--json"]
+    launch += ["--per_device_train_batch_size", "2", "--chunk_prompts", "2", "--num_rounds", "1"]
+    options = {"capture_output": True, "text": True, "env": ENVIRONMENT, "timeout": 300}
+    result = subprocess.run(launch, check=False, **options)
     assert result.returncode == 0, result.stderr[-3000:]
     summary = json.loads(result.stdout)
     assert [r["round"] for r in summary["methods"]["sppo"]["rounds"]] == [1]
@@ -394,14 +387,7 @@ def test_two_processes_print_and_write_once(work, tmp_path):
     steps = [r["step"] for r in read_jsonl(folder / "metrics.jsonl") if r["kind"] == "step"]
     assert steps == [1, 2]
     assert (folder / "models" / "sppo" / "model.safetensors").exists()
-    broken = subprocess.run(
-        [*launch, "--config", str(work / "run.yaml"), "--output-dir", str(folder)],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=300,
-        check=False,
-    )
+    broken = subprocess.run(launch, check=False, **options)
     assert broken.returncode != 0
     assert broken.stderr.count("already holds a run") == 1
 
@@ -435,7 +421,7 @@ def test_two_processes_print_and_write_once(work, tmp_path):
             ["dpo", "--model", "shipped", "--data", "shipped"],
             'the shipped prompts, row 1: a preference needs "chosen" and "rejected"',
         ),
-        (["egpo", "--set", "method=egpo", "--config", "odd.yaml"], "must be a multiple of 2"),
+        (["egpo", "--config", "odd.yaml"], "must be a multiple of 2"),
         (
             ["sppo", "--config", "run.yaml", "--peft", "{target_modules: [nothing_like_it]}"],
             "peft cannot adapt this model",
@@ -448,7 +434,7 @@ def test_bad_input_is_told_in_words_with_exit_code_2(
     values = yaml.safe_load((work / "run.yaml").read_text()) | {"method": "sppo"}
     (tmp_path / "judge.py").write_text(JUDGE)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
-    odd = {**values, "method": None, "args": {**values["args"], "num_rounds": 3}}
+    odd = {**values, "method": "egpo", "args": {**values["args"], "num_rounds": 3}}
     (tmp_path / "odd.yaml").write_text(yaml.safe_dump(odd))
     (tmp_path / "bad.yaml").write_text("model: [a\ndata: b")
     (tmp_path / "unknown.yaml").write_text("modle: shipped\n")

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
+
 Pair = tuple[str, str, str]
+VALUE = {"A": 1.0, "tie": 0.5, "B": 0.0}
 
 _BLOCK = re.compile(
     r"^----- BEGIN (PROMPT|ANSWER A|ANSWER B) ([0-9a-f]{16}) -----\n"
@@ -29,6 +32,20 @@ def shown_pair(body: Mapping[str, Any]) -> Pair:
 def longer_wins(pair: Pair) -> str:
     _, a, b = pair
     return "tie" if len(a) == len(b) else "AB"[len(b) > len(a)]
+
+
+def pairs(n: int) -> tuple[list[str], list[str], list[str]]:
+    """``n`` different questions."""
+    return (
+        [f"prompt {i}" for i in range(n)],
+        [f"first {'x' * (i % 5)} {i}" for i in range(n)],
+        [f"second {'y' * (i % 3)} {i}" for i in range(n)],
+    )
+
+
+def expected(prompts: list[str], a: list[str], b: list[str]) -> np.ndarray:
+    """Their verdicts."""
+    return np.array([VALUE[longer_wins(p)] for p in zip(prompts, a, b, strict=True)])
 
 
 @dataclass

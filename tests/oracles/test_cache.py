@@ -23,21 +23,16 @@ from equilign.oracles.cache import CachedOracle
 from equilign.oracles.database import Database
 from equilign.oracles.llm_judge import LLMJudge
 from equilign.oracles.verdict_store import Question, VerdictStore, content_key, text_hash
-from tests.oracles.judge_server import Hang, JudgeServer, Reply, Status, longer_wins
-
-VALUE = {"A": 1.0, "tie": 0.5, "B": 0.0}
-
-
-def pairs(n):
-    return (
-        [f"prompt {i}" for i in range(n)],
-        [f"first {'x' * (i % 5)} {i}" for i in range(n)],
-        [f"second {'y' * (i % 3)} {i}" for i in range(n)],
-    )
-
-
-def expected(prompts, a, b):
-    return np.array([VALUE[longer_wins(p)] for p in zip(prompts, a, b, strict=True)])
+from tests.oracles.judge_server import (
+    VALUE,
+    Hang,
+    JudgeServer,
+    Reply,
+    Status,
+    expected,
+    longer_wins,
+    pairs,
+)
 
 
 @dataclass
@@ -499,7 +494,7 @@ import json, sys
 from equilign.errors import BudgetError
 from equilign.oracles.cache import CachedOracle
 from equilign.oracles.llm_judge import LLMJudge
-from tests.oracles.test_cache import pairs
+from tests.oracles.judge_server import pairs
 
 url, path, n, options = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
 judge = LLMJudge("m", url, api_key_env=None, **options)

@@ -1,9 +1,9 @@
 """The language-model judge against a server that misbehaves: nothing lost, nothing made up."""
 
-import _thread
 import json
 import logging
 import math
+import signal
 import threading
 import time
 
@@ -28,12 +28,13 @@ from tests.oracles.judge_server import (
     Raw,
     Reply,
     Status,
+    expected,
     longer_wins,
+    pairs,
     shown_pair,
 )
 
 KEY = "sk-very-secret-0123456789"
-VALUE = {"A": 1.0, "tie": 0.5, "B": 0.0}
 
 
 class QuickClock(Clock):
@@ -54,21 +55,9 @@ def judge_of(server, **options):
     return LLMJudge("test-model", server.url, clock=clock, **options)
 
 
-def pairs(n):
-    return (
-        [f"prompt {i}" for i in range(n)],
-        [f"first {'x' * (i % 5)} {i}" for i in range(n)],
-        [f"second {'y' * (i % 3)} {i}" for i in range(n)],
-    )
-
-
 def collect(batches, into):
     for batch in batches:
         into += batch
-
-
-def expected(prompts, a, b):
-    return np.array([VALUE[longer_wins(p)] for p in zip(prompts, a, b, strict=True)])
 
 
 # -- the grammar ------------------------------------------------------------------------------
@@ -595,7 +584,7 @@ def test_results_under_way_survive_ctrl_c():
     def interrupt():
         while not begun:
             time.sleep(0.01)
-        _thread.interrupt_main()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         cancelled.wait(5)
         go.set()
 
