@@ -332,7 +332,7 @@ def test_a_row_of_given_pairs(tmp_path):
     assert rows[3]["win_probs"] == [0.5]
 
 
-def test_chat_scored_groups_and_implicit_prompts_are_read(tmp_path):
+def test_scored_groups_and_implicit_prompts_are_read(tmp_path):
     rows = [
         {"chosen": "a b a a", "rejected": "a b b"},
         {
@@ -347,6 +347,34 @@ def test_chat_scored_groups_and_implicit_prompts_are_read(tmp_path):
     played = sorted(rounds(trainer), key=lambda r: r["prompt_index"])
     assert [r["completion_ids"][0] for r in played] == [[A, A, END], [A, END], [A, B, END]]
     assert [r["win_probs"] for r in played] == [[1.0], [0.8], [0.6]]
+
+
+def test_chat_pairs_go_through_the_template(tmp_path, chat_model):
+    """Prompt and answer are the conversation's tokens; the answer ends in one end token."""
+    ask = [{"role": "user", "content": "Is it good?"}]
+    rows = [
+        {
+            "prompt": ask,
+            "chosen": [{"role": "assistant", "content": "It is good."}],
+            "rejected": [{"role": "assistant", "content": "No."}],
+        }
+    ]
+    args = DPOConfig(output_dir=str(tmp_path), **PLAIN)
+    trainer = DPOTrainer(str(chat_model), args, rows)
+    trainer.start_round(0)
+    (row,) = trainer.play_chunk(0, 0, [0])
+    ends = trainer.given.ends
+    for text, ids in zip(("It is good.", "No."), row["completion_ids"], strict=True):
+        whole = trainer.tokenizer.apply_chat_template(
+            [*ask, {"role": "assistant", "content": text}], tokenize=False
+        )
+        seen = trainer.tokenizer.decode(row["prompt_ids"] + ids)
+        assert whole.startswith(seen)
+        assert seen.index(text) > 0
+        assert [t in ends for t in ids] == [False] * (len(ids) - 1) + [True]
+    loss, metrics = trainer.batch_loss(trainer.policy, [row])
+    assert loss.item() == pytest.approx(np.log(2), rel=1e-4), "the start model is the reference"
+    assert metrics["rewards/margins"] == pytest.approx(0.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("labels", ["soft", "hard", "sampled"])

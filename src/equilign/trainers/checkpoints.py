@@ -53,8 +53,8 @@ class CheckpointingTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
+        self.references.save(partial / name / "references", write=self.is_world_process_zero())
         if self.is_world_process_zero():
-            self.references.save(partial / name / "references")
             self.save_game_state(partial / name / "game")
             final = self.checkpoints() / name
             if final.exists():

@@ -206,7 +206,7 @@ class GameTrainer(CheckpointingTrainer):
             if self.config.reset_optimizer_each_round and self.optimizer is not None:
                 self.optimizer.state.clear()
         # In the precision of the training: what is sampled and scored is what is trained.
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), self.references.gathered():
             rows = play_or_load(
                 self.round_file(index),
                 self.plan.prompts(index),

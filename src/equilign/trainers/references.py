@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from equilign.errors import ModelError
+from equilign.trainers.sharding import full, like, whole
 
 
 class References:
@@ -27,6 +28,7 @@ class References:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._weights: dict[str, dict[str, Tensor]] = {}
+        self._whole: dict[str, dict[str, Tensor]] | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self._weights
@@ -59,24 +61,50 @@ class References:
                 p.copy_(self._weights[name][n])
 
     @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Within, sharded weights are whole on every process, so that each may play by itself.
+
+        Entered by all processes together; nothing else of this class but `playing` may be called
+        inside. It costs the memory of all references in full where weights are sharded, and
+        nothing where they are not.
+        """
+        self._whole = {name: full(weights) for name, weights in self._weights.items()}
+        try:
+            with whole(self._model):
+                yield
+        finally:
+            self._whole = None
+
+    @contextmanager
     def playing(self, name: str) -> Iterator[None]:
-        """Within, the model has the weights of ``name``; afterwards exactly its own again."""
+        """Within, the model has the weights of ``name``; afterwards exactly its own again.
+
+        Sharded weights must have been `gathered`.
+        """
+        held = self._weights if self._whole is None else self._whole
         own = {n: p.data for n, p in self._trainable().items()}
         try:
             for n, p in self._trainable().items():
-                p.data = self._weights[name][n]
+                p.data = held[name][n]
             yield
         finally:
             for n, p in self._trainable().items():
                 p.data = own[n]
 
-    def save(self, folder: Path) -> None:
-        """Write every reference into ``folder``, one safetensors file each."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def save(self, folder: Path, *, write: bool = True) -> None:
+        """Write every reference into ``folder``, one safetensors file each.
+
+        Args:
+            folder: made if it is not there.
+            write: False on processes that only help to gather shards.
+        """
         for name, weights in self._weights.items():
             # Tied or shared storage would be refused: each tensor is written on its own.
-            plain = {n: w.detach().clone().contiguous().cpu() for n, w in weights.items()}
-            save_file(plain, folder / f"{name}.safetensors")
+            gathered = full(weights)
+            if write:
+                plain = {n: w.detach().clone().contiguous().cpu() for n, w in gathered.items()}
+                folder.mkdir(parents=True, exist_ok=True)
+                save_file(plain, folder / f"{name}.safetensors")
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote.
@@ -90,8 +118,8 @@ class References:
             weights = load_file(path)
             if {n: w.shape for n, w in weights.items()} != expected:
                 raise ModelError(f"{path} holds the weights of another model than the policy")
-            devices = {n: p.device for n, p in self._trainable().items()}
-            self._weights[path.stem] = {n: w.to(devices[n]) for n, w in weights.items()}
+            own = self._trainable()
+            self._weights[path.stem] = {n: like(w, own[n]) for n, w in weights.items()}
 
     def equal(self, name: str, weights: dict[str, Tensor]) -> bool:
         """Whether ``name`` has exactly these weights."""
