@@ -17,7 +17,8 @@ from equilign.rollout.generate import cut_at_end
 
 END, A, B = 0, 1, 2
 RESPONSES = ((END,), *itertools.product((A, B), (END, A, B)))
-TEXTS = tuple(" ".join("eab"[t] for t in ids) for ids in RESPONSES)
+BANDIT = ((END,), (A,), (B,))
+"""Answers of one token: the policy is a table of three numbers per prompt."""
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -49,10 +50,17 @@ def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float64, spread: float 
     return model
 
 
-def exact_logps(model, prompt_ids: Sequence[int]) -> np.ndarray:
-    """Log-probability of every response in `RESPONSES`, nats, in the library's way."""
+def texts_of(responses) -> tuple[str, ...]:
+    return tuple(" ".join("eab"[t] for t in ids) for ids in responses)
+
+
+TEXTS = texts_of(RESPONSES)
+
+
+def exact_logps(model, prompt_ids: Sequence[int], responses=RESPONSES) -> np.ndarray:
+    """Log-probability of every response, nats, in the library's way."""
     return np.array(
-        score_completions(model, [tuple(prompt_ids)] * len(RESPONSES), RESPONSES, pad_id=END)
+        score_completions(model, [tuple(prompt_ids)] * len(responses), responses, pad_id=END)
     )
 
 
@@ -62,9 +70,10 @@ class EnumeratingSampler:
 
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerFast
+    responses: tuple[tuple[int, ...], ...] = RESPONSES
 
     def sample(self, prompts, num_samples, seed):
-        return self._groups(prompts, lambda ids: exact_logps(self.model, ids))
+        return self._groups(prompts, lambda ids: exact_logps(self.model, ids, self.responses))
 
     def sample_mixture(self, parts, prompts, num_samples, seed):
         """The geometric mixture of whole responses, which is what the exact rules mean."""
@@ -73,7 +82,7 @@ class EnumeratingSampler:
             total = 0.0
             for weight, playing in parts:
                 with playing():
-                    total = total + weight * exact_logps(self.model, ids)
+                    total = total + weight * exact_logps(self.model, ids, self.responses)
             return total
 
         return self._groups(prompts, mixed)
@@ -85,7 +94,7 @@ class EnumeratingSampler:
             weights = np.exp(logps(ids))
             answers = tuple(
                 Completion(r, t, cut_at_end(r, frozenset({END}))[1])
-                for r, t in zip(RESPONSES, TEXTS, strict=True)
+                for r, t in zip(self.responses, texts_of(self.responses), strict=True)
             )
             groups.append(Group(prompt, ids, answers, tuple(weights / weights.sum())))
         return groups
@@ -93,14 +102,15 @@ class EnumeratingSampler:
 
 @dataclass
 class MatrixOracle:
-    """Win probabilities by table, one matrix over `TEXTS` per prompt."""
+    """Win probabilities by table, one matrix over `texts` per prompt."""
 
     games: dict[str, np.ndarray]
+    texts: tuple[str, ...] = TEXTS
 
     def compare(self, prompts, a, b):
         return np.array(
             [
-                self.games[x][TEXTS.index(left), TEXTS.index(right)]
+                self.games[x][self.texts.index(left), self.texts.index(right)]
                 for x, left, right in zip(prompts, a, b, strict=True)
             ]
         )

@@ -47,6 +47,21 @@ class RunDirectory:
             RunDirectoryError: it holds another run or other files, cannot be written, or has
                 too little space; nothing in it was changed.
         """
+        held = self.check(config, resume=resume)
+        self._prepare(need_mb)
+        if held is None:
+            write_json(self.path / "environment.json", environment())
+            write_atomically(self.config_file, yaml.safe_dump(config, sort_keys=False))
+
+    def check(self, config: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
+        """Whether `open` would be refused; nothing is written.
+
+        Returns:
+            The options of the run that is there; None if there is none.
+
+        Raises:
+            RunDirectoryError: it holds another run or other files.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise RunDirectoryError(f"{self.path} is a file; choose another --output-dir")
         held = self._held_config()
@@ -57,10 +72,7 @@ class RunDirectory:
                 f"{self.path} is not empty and holds no run of equilign; "
                 "choose another --output-dir"
             )
-        self._prepare(need_mb)
-        if held is None:
-            write_json(self.path / "environment.json", environment())
-            write_atomically(self.config_file, yaml.safe_dump(config, sort_keys=False))
+        return held
 
     def _held_config(self) -> dict[str, Any] | None:
         if not self.config_file.is_file():

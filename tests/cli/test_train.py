@@ -369,16 +369,27 @@ def test_dtype_is_that_of_the_saved_weights(capsys, work, tmp_path):
     assert {w.dtype for w in weights.values()} == {torch.bfloat16}
 
 
-def test_two_processes_print_and_write_once(work, tmp_path):
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def launched(work, tmp_path_factory):
+    """What two processes were started with, and what came of it."""
+    folder = tmp_path_factory.mktemp("launched") / "run"
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
     launch += ["--config_file", str(LAUNCH / "ddp.yaml"), "--num_processes", "2"]
     launch += ["--mixed_precision", "no", "--main_process_port", "0"]
     launch += ["-m", "equilign", "train", "sppo"]
     launch += ["--config", str(work / "run.yaml"), "--output-dir", str(folder), "--json"]
     launch += ["--per_device_train_batch_size", "2", "--chunk_prompts", "2", "--num_rounds", "1"]
-    options = {"capture_output": True, "text": True, "env": ENVIRONMENT, "timeout": 300}
-    result = subprocess.run(launch, check=False, **options)
+    return folder, launch, _launch(launch)
+
+
+def _launch(arguments):
+    return subprocess.run(
+        arguments, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False
+    )
+
+
+def test_two_processes_print_and_write_once(launched):
+    folder, _, result = launched
     assert result.returncode == 0, result.stderr[-3000:]
     summary = json.loads(result.stdout)
     assert [r["round"] for r in summary["methods"]["sppo"]["rounds"]] == [1]
@@ -387,9 +398,14 @@ def test_two_processes_print_and_write_once(work, tmp_path):
     steps = [r["step"] for r in read_jsonl(folder / "metrics.jsonl") if r["kind"] == "step"]
     assert steps == [1, 2]
     assert (folder / "models" / "sppo" / "model.safetensors").exists()
-    broken = subprocess.run(launch, check=False, **options)
-    assert broken.returncode != 0
-    assert broken.stderr.count("already holds a run") == 1
+
+
+@pytest.mark.slow
+def test_two_processes_tell_a_mistake_once(launched):
+    _, launch, _ = launched
+    result = _launch(launch)
+    assert result.returncode != 0
+    assert result.stderr.count("already holds a run") == 1
 
 
 # -- bad input -----------------------------------------------------------------------------------
@@ -449,6 +465,12 @@ def test_nothing_is_written_when_the_input_is_wrong(capsys, work, tmp_path):
     folder = tmp_path / "run"
     run_here(capsys, "sppo", "--config", work / "run.yaml", "--output-dir", folder, "--eta", "-1")
     run_here(capsys, "sppo", "--config", work / "run.yaml", "--output-dir", folder, "--model", "x")
+    values = yaml.safe_load((work / "run.yaml").read_text())
+    values["args"]["num_rounds"] = 3
+    (work / "odd.yaml").write_text(yaml.safe_dump(values))
+    run_here(capsys, "egpo", "--config", work / "odd.yaml", "--output-dir", folder)
+    flags = ["--peft", "{target_modules: [nothing_like_it]}"]
+    run_here(capsys, "sppo", "--config", work / "run.yaml", "--output-dir", folder, *flags)
     assert not folder.exists()
 
 

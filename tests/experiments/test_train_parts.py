@@ -279,8 +279,7 @@ def test_start_logps_are_the_start_model_s_however_it_is_kept(tmp_path, small, p
     with torch.no_grad():
         for parameter in trained:
             parameter += 0.05 * torch.randn_like(parameter)
-    logps = StartLogps(job)
-    logps.watch(type("Trainer", (), {"policy": policy}))
+    logps = StartLogps(job, policy)
     start, tokenizer = load_model("shipped"), load_tokenizer("shipped")
     groups = TransformersSampler(start, tokenizer, SamplingConfig(max_new_tokens=8)).sample(
         ["name[The Mill], food[French]"], 2, 0

@@ -55,6 +55,10 @@ class TestFormats:
         types = reader.encode(["a b"], [("good",)])[0]["token_type_ids"]
         assert types == [0, 0, 0, 0, 1, 1]
 
+    def test_token_types_tell_two_answers_apart(self):
+        types = text("pairwise", "pair").encode(["a b"], [("good", "bad")])[0]["token_type_ids"]
+        assert types == [0, 0, 0, 0, 0, 0, 1, 1]  # [CLS] a b [SEP] good [SEP], bad [SEP]
+
     def test_two_answers(self):
         assert words(text("pairwise", "pair"), "a", "good", "bad") == (
             "[CLS] a [SEP] good [SEP] bad [SEP]"

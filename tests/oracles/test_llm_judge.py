@@ -321,6 +321,7 @@ def test_a_fault_costs_a_retry_and_no_verdict(name):
         (Status(500), "http_500", 3),
         (Drop(), "connection", 3),
         (Raw(b"nonsense"), "bad_body", 3),
+        (Raw(b'{"error": {"message": "upstream is down"}}'), "bad_body", 3),
         (
             Status(400, body='{"error": {"message": "x", "code": "context_length_exceeded"}}'),
             "too_long",
@@ -594,11 +595,11 @@ def test_results_under_way_survive_ctrl_c():
         begun.append(number)
         return call(number)
 
-    helper = threading.Timer(0.05, interrupt)
-    helper.start()
+    timer = threading.Timer(0.05, interrupt)
+    timer.start()
     with pytest.raises(KeyboardInterrupt):
         collect(as_they_arrive(counted, 10, 2, cancelled), got)
-    helper.join()
+    timer.join()
     assert sorted(got) == [(0, 0), (1, 1)]
 
 
@@ -624,7 +625,7 @@ def test_the_budget_of_requests_is_exact(concurrency):
 def test_retries_count_against_the_budget():
     with JudgeServer(lambda p, n: Status(500) if n < 2 else Reply("A")) as server:
         judge = judge_of(server, max_requests=4, concurrency=1)
-        with pytest.raises(BudgetError):
+        with pytest.raises(BudgetError, match=r"1 verdicts of this call are lost.*no cache"):
             judge.compare(*pairs(2))
         judge.close()
     assert server.requests == 4

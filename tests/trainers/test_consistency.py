@@ -7,15 +7,17 @@ import pytest
 import torch
 
 from equilign.errors import ConfigError
-from equilign.games import PreferenceGame
-from equilign.play import exact_feedback, log_normalise, mirror_step, start_slots
+from equilign.games import PreferenceGame, duality_gap
+from equilign.play import exact_feedback, log_normalise, mirror_step, play, start_slots
 from equilign.rules import MIRROR_RULES, OGDA, Closing, Slot, Step
 from equilign.trainers import MirrorConfig, MirrorTrainer
 from tests.enumerable import (
+    BANDIT,
     EnumeratingSampler,
     MatrixOracle,
     exact_logps,
     random_prefs,
+    texts_of,
     tiny_model,
     tiny_tokenizer,
 )
@@ -102,6 +104,48 @@ def test_trainer_follows_the_exact_rule(tmp_path, name, loss):
                 slots[Slot.REFERENCE] = slots[Slot.CURRENT]
             np.testing.assert_allclose(played[p], np.exp(slots[Slot.CURRENT]), atol=2e-3)
         assert np.abs(seen[-1][p] - seen[0][p]).sum() > 0.05, "it would pass without training"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "rounds", "eta", "beta", "gap"),
+    [
+        ("omwu", 25, 2.5, 0.0, (0.0, 0.03)),
+        ("mwu", 25, 2.5, 0.0, (0.3, 1.0)),
+        ("egpo", 24, 1.5, 0.3, (0.0, 1e-4)),
+        ("inpo", 12, 1.5, 0.3, (0.0, 1e-4)),
+    ],
+)
+def test_whole_runs_end_where_the_rule_ends(tmp_path, name, rounds, eta, beta, gap):
+    """On a bandit of one token: OMWU reaches the Nash equilibrium itself, multiplicative weights
+    stay away from it, the regularised rules reach the regularised equilibrium."""
+    prefs = np.array([[0.5, 0.1, 0.8], [0.9, 0.5, 0.1], [0.2, 0.9, 0.5]])
+    rule = MIRROR_RULES[name]
+    trainer = build(
+        tmp_path, rule, {p: prefs for p in PROMPTS}, eta=eta, beta=beta, loss="pairs",
+        num_rounds=rounds, epochs_per_round=120, learning_rate=0.02, optim="adamw_torch",
+    )  # fmt: skip
+    trainer.sampler = EnumeratingSampler(trainer.model, trainer.tokenizer, BANDIT)
+    trainer._oracle = MatrixOracle({p: prefs for p in PROMPTS}, texts_of(BANDIT))
+    start = bandit(trainer.model)
+    trainer.train()
+    end = bandit(trainer.model)
+    for p in PROMPTS:
+        game = PreferenceGame(prefs, start[p], beta) if beta else PreferenceGame(prefs)
+        steps = rounds // len(rule.stages)
+        exact = play(game, name, steps=steps, eta=eta, start=start[p], beta=beta)
+        np.testing.assert_allclose(end[p], exact.final_policy, atol=0.02)
+        reached = duality_gap(game, end[p])
+        assert gap[0] <= reached <= gap[1], "not where the theory says"
+        assert duality_gap(game, start[p]) > 0.01
+
+
+def bandit(model):
+    policies = {}
+    for p in PROMPTS:
+        weights = np.exp(exact_logps(model, tiny_tokenizer()(p)["input_ids"], BANDIT))
+        policies[p] = weights / weights.sum()
+    return policies
 
 
 @pytest.mark.parametrize("name", GRADIENTS)

@@ -387,6 +387,8 @@ def test_labels_of_given_pairs(tmp_path, labels):
         won = [pair == [0, 1] for pair, prob in found if prob == 1.0]
         assert len(won) == 200
         assert 0.6 < np.mean(won) < 0.8
+        chunks = {tuple(won[start : start + 32]) for start in range(0, 192, 32)}
+        assert len(chunks) == 6, "every chunk has draws of its own"
     else:
         assert found == [([0, 1], 0.7 if labels == "soft" else 1.0)] * 200
 
@@ -512,6 +514,21 @@ def test_the_reference_moves_only_where_it_must(tmp_path, cls, config, moves, lo
     trainer.policy.load_state_dict(models[0 if moves else 1], strict=False)
     other = [score(trainer.policy, row, k) for k in row["pairs"][0]]
     assert np.abs(np.subtract(other, ref)).max() > 1e-4
+
+
+def test_every_chunk_of_every_round_has_a_seed_of_its_own(tmp_path):
+    oracle = CallableOracle(prefer_b)
+    trainer = online(tmp_path, OnlineDPOTrainer, OnlineDPOConfig, oracle, chunk_prompts=2)
+    seeds, inner = [], trainer.sampler
+
+    class Watching:
+        def sample(self, prompts, num_samples, seed):
+            seeds.append(seed)
+            return inner.sample(prompts, num_samples, seed)
+
+    trainer.sampler = Watching()
+    trainer.train()
+    assert len(seeds) == len(set(seeds)) == 4
 
 
 def test_metrics_have_trls_meaning(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import click
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -85,10 +86,8 @@ def _print(summary: dict[str, Any]) -> None:
     for claim in summary["claims"]:
         verdict = {True: "yes", False: "no", None: "undecided"}[claim["holds"]]
         style = {True: "bold green", False: "bold red", None: "bold yellow"}[claim["holds"]]
-        console.print(
-            Text.assemble((f"{verdict:<10}", style), plain(claim["claim"])), highlight=False
-        )
-        console.print(Text(" " * 10).append_text(plain(claim["evidence"], 600)), highlight=False)
+        console.print(Text.assemble((f"{verdict:<10}", style), plain(claim["claim"])))
+        console.print(Padding(plain(claim["evidence"], 600), (0, 0, 0, 10), expand=False))
     folder = Path(summary["output_dir"])
     console.print()
     console.print(

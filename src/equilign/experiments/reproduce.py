@@ -8,8 +8,9 @@ from typing import Any
 
 from equilign.errors import ConfigError
 
-SCALES = ("quick", "full", "tiny")
-"""``quick``: minutes on two cores; ``full``: an hour or more; ``tiny``: a smoke test."""
+SCALES = ("quick", "full", "tiny", "paper")
+"""``quick``: minutes on two cores; ``full``: an hour or more; ``tiny``: a smoke test; ``paper``:
+the paper's own sizes, which need its hardware; not every paper has that one."""
 
 Progress = Callable[[str, int, int, int], None]
 
@@ -24,12 +25,14 @@ class Paper:
         citation: where it is from.
         runner: ``module:function``, imported when it is run; called with the output folder and
             ``scale, seed, resume, progress``.
+        scales: those of `SCALES` that it has.
     """
 
     name: str
     title: str
     citation: str
     runner: str
+    scales: tuple[str, ...] = ("quick", "full", "tiny")
 
 
 PAPERS: dict[str, Paper] = {
@@ -40,6 +43,13 @@ PAPERS: dict[str, Paper] = {
             "Optimistic multiplicative weights for Nash learning from human feedback",
             "arXiv:2512.24818",
             "equilign.experiments.omwu.run:run_omwu",
+        ),
+        Paper(
+            "sppo",
+            "Self-play preference optimisation for language models",
+            "arXiv:2405.00675",
+            "equilign.experiments.sppo.run:run_sppo",
+            SCALES,
         ),
     )
 }
@@ -54,8 +64,9 @@ def check_request(paper: str, scale: str, seed: int) -> None:
     """
     if paper not in PAPERS:
         raise ConfigError(f"no paper {paper!r}; there are: {', '.join(PAPERS)}")
-    if scale not in SCALES:
-        raise ConfigError(f"no scale {scale!r}; there are: {', '.join(SCALES)}")
+    known = PAPERS[paper].scales
+    if scale not in known:
+        raise ConfigError(f"{paper} has no scale {scale!r}; there are: {', '.join(known)}")
     if seed < 0:
         raise ConfigError(f"seed = {seed}; it must be >= 0")
 
@@ -74,7 +85,7 @@ def reproduce(
     Args:
         paper: one of `PAPERS`.
         output_dir: a run directory.
-        scale: one of `SCALES`.
+        scale: one of the paper's scales.
         seed: of everything.
         resume: go on with the run that is there.
         progress: called with what is being done, 0, how much is done, and of how much.

@@ -1,11 +1,12 @@
 """`equilign train`: one method, any model, data and judge, and how it compares with its start."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, set_seed
 from transformers.utils import logging as transformers_logging
 
 from equilign.errors import ConfigError, EquilignError
@@ -18,12 +19,13 @@ from equilign.experiments.run_files import TrainDirectory
 from equilign.experiments.summary import Facts, method_summary, write_summary
 from equilign.experiments.train_config import TrainConfig
 from equilign.experiments.train_job import Job, lora_config, prepare
-from equilign.experiments.training import train_once
+from equilign.experiments.training import train_once, trained_seconds
 from equilign.files import explain_disk_full
 from equilign.rollout import Group, pad_token, score_answers
 from equilign.runs import environment, peak_memory_mb
 from equilign.trainers.game_trainer import Progress
 from equilign.trainers.setup import sampling_config
+from equilign.trainers.team import Team
 
 
 def run_train(
@@ -52,21 +54,26 @@ def run_train(
     began = time.perf_counter()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     job = prepare(config, folder, download=download, progress=progress)
-
-    def claim() -> None:
-        if job.team.is_main:
-            TrainDirectory(folder).open(resolved(job), resume=resume)
-
-    job.team.together(claim)
+    run, settings = TrainDirectory(folder), resolved(job)
+    run.check(settings, resume=resume)
+    # Before anything is written: a trainer may refuse its options.
+    finished = trained_seconds(folder, config.method) is not None
+    trainer = None if finished else _trainer(job)
+    on_main(job.team, lambda: run.open(settings, resume=resume))
     with explain_disk_full(folder):
-        contest = _contest(job)
-        seconds = _train(job, contest)
+        contest = _contest(job, trainer)
+        seconds = _train(job, contest, trainer)
         if not job.team.is_main:
             return None
+        name = config.method
+        methods = {name: method_summary(folder, name, contest, job.rounds, seconds)}
         measured = {"seconds": time.perf_counter() - began, "peak_memory_mb": peak_memory_mb()}
-        return write_summary(
-            folder, _facts(job, contest), {config.method: _result(job, contest, seconds)}, measured
-        )
+        return write_summary(folder, _facts(job, contest), methods, measured)
+
+
+def on_main(team: Team, work: Callable[[], object]) -> None:
+    """Do something in the main process only, while the others wait for it."""
+    team.together(lambda: (work(), None)[1] if team.is_main else None)
 
 
 def resolved(job: Job) -> dict[str, Any]:
@@ -74,7 +81,35 @@ def resolved(job: Job) -> dict[str, Any]:
     return {**job.config.settings(), "args": resolved_args(job.config)}
 
 
-def _contest(job: Job) -> Contest | None:
+def _trainer(job: Job) -> Any:  # noqa: ANN401 - the trainer of any method
+    """The method's trainer, with the start model as its policy.
+
+    Raises:
+        ConfigError: options that the method, or peft, refuses.
+    """
+    created = not job.folder.exists()
+    lora = lora_config(job.config)
+    set_seed(job.args.seed)  # a new adapter is random
+    try:
+        return job.trainer_class(
+            job.start_model(),
+            job.args,
+            job.data.rows,
+            job.oracle,
+            job.tokenizer,
+            peft_config=lora,
+            progress=job.progress,
+        )
+    except ValueError as error:
+        # transformers makes the folder as soon as there is a trainer.
+        if created and job.folder.is_dir() and not any(job.folder.iterdir()):
+            job.folder.rmdir()
+        if lora is None or isinstance(error, EquilignError):
+            raise
+        raise ConfigError(f"peft cannot adapt this model: {error}") from error
+
+
+def _contest(job: Job, trainer: Any) -> Contest | None:  # noqa: ANN401
     """The start model's answers to the held-out prompts; None where nobody compares."""
     if job.judge is None:
         return None
@@ -89,14 +124,15 @@ def _contest(job: Job) -> Contest | None:
     start: list[Group] = []
 
     def answer() -> None:
-        if job.team.is_main:
-            job.progress("start model answers", 0, 0, 1)
-            path = evaluation.folder / "start.answers.jsonl"
-            model = None if path.exists() else job.start_model()
-            start.extend(evaluation.answers("start", model, job.tokenizer))  # type: ignore[arg-type]
-            job.progress("start model answers", 0, 1, 1)
+        job.progress("start model answers", 0, 0, 1)
+        # A finished run's answers are on disk: no model is asked.
+        policy: Any = None if trainer is None else trainer.policy
+        adapted = job.config.peft is not None and policy is not None
+        with policy.disable_adapter() if adapted else nullcontext():
+            start.extend(evaluation.answers("start", policy, job.tokenizer))
+        job.progress("start model answers", 0, 1, 1)
 
-    job.team.together(answer)
+    on_main(job.team, answer)
     return Contest(evaluation, start, job.held_out)
 
 
@@ -105,23 +141,20 @@ class StartLogps:
 
     Args:
         job: the training.
+        policy: what is trained; with LoRA its adapter can be switched off.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, policy: Any) -> None:  # noqa: ANN401 - any transformers model
         self._job = job
-        self._trainer: Any = None
+        self._policy = policy
         self._model: PreTrainedModel | None = None
-
-    def watch(self, trainer: Any) -> None:  # noqa: ANN401 - the trainer of any method
-        """Tell whose adapter can be switched off."""
-        self._trainer = trainer
 
     def __call__(self, groups: Sequence[Group]) -> list[float]:
         """Of every answer, nats, in order."""
         job = self._job
         if job.config.peft is not None:
-            with self._trainer.policy.disable_adapter():
-                return self._score(self._trainer.policy, groups)
+            with self._policy.disable_adapter():
+                return self._score(self._policy, groups)
         if self._model is None:
             self._model = job.start_model()
         return self._score(self._model, groups)
@@ -137,47 +170,20 @@ class StartLogps:
         return [value for row in scores for value in row]
 
 
-def _train(job: Job, contest: Contest | None) -> float:
-    start_logps = StartLogps(job)
+def _train(job: Job, contest: Contest | None, trainer: Any) -> float:  # noqa: ANN401
+    name = job.method.name
 
     def tell(number: int, result: dict[str, Any]) -> None:
         job.progress(f"evaluated: win rate {result['win_rate']:.3f}", number, 1, 1)
 
-    def make_trainer() -> Trainer:
-        callbacks = []
-        if contest is not None:
-            labels = every(job.config.evaluation.every, job.rounds)
-            name = job.method.name
-            callbacks.append(RoundEvaluation(name, contest, start_logps, labels, job.team, tell))
-        lora = lora_config(job.config)
-        try:
-            trainer: Trainer = job.trainer_class(
-                job.start_model(),
-                job.args,
-                job.data.rows,
-                job.oracle,
-                job.tokenizer,
-                peft_config=lora,
-                callbacks=callbacks,
-                progress=job.progress,
-            )
-        except EquilignError:
-            raise
-        except ValueError as error:
-            if lora is None:
-                raise
-            raise ConfigError(f"peft cannot adapt this model: {error}") from error
-        start_logps.watch(trainer)
-        return trainer
-
     def card(folder: Path, seconds: float) -> None:
         write_card(_card(job, contest, seconds), folder)
 
-    return train_once(job.folder, job.method.name, job.args.seed, make_trainer, card, job.team)
-
-
-def _result(job: Job, contest: Contest | None, seconds: float) -> dict[str, Any]:
-    return method_summary(job.folder, job.method.name, contest, job.rounds, seconds)
+    if contest is not None and trainer is not None:
+        labels = every(job.config.evaluation.every, job.rounds)
+        start_logps = StartLogps(job, trainer.policy)
+        trainer.add_callback(RoundEvaluation(name, contest, start_logps, labels, job.team, tell))
+    return train_once(job.folder, name, job.args.seed, lambda: trainer, card, job.team)
 
 
 def _facts(job: Job, contest: Contest | None) -> Facts:

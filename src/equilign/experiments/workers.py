@@ -47,38 +47,46 @@ class _Worker:
     work: Work | None = None
 
 
-def run_parallel(
-    pieces: Sequence[Work], processes: int, progress: Callable[[str, int, int, int], None]
-) -> list[Any]:
-    """What each piece returns, in order.
+Progress = Callable[[str, int, int, int], None]
+"""Called with a piece's title, 0, how much of it is done, and how much there is."""
 
-    Args:
-        pieces: what is to be done, begun in this order.
-        processes: how many at a time.
-        progress: called with a piece's title, 0, how much of it is done, and how much there is.
+Run = Callable[[Sequence[Work], Progress], list[Any]]
 
-    Raises:
-        EquilignError: a piece raised it, or a worker died (killed for its memory, say).
+
+def run_parallel(pieces: Sequence[Work], processes: int, progress: Progress) -> list[Any]:
+    """What each piece returns, in order; see `parallel`."""
+    with parallel(processes) as run:
+        return run(pieces, progress)
+
+
+@contextmanager
+def parallel(processes: int) -> Iterator[Run]:
+    """A function that does pieces in ``processes`` workers and gives their results, in order.
+
+    It raises what a piece raised, and EquilignError when a worker died (killed for its memory,
+    say).
     """
+    with _workers(processes) as workers:
+        yield lambda pieces, progress: _run(workers, pieces, progress)
+
+
+def _run(workers: Sequence[_Worker], pieces: Sequence[Work], progress: Progress) -> list[Any]:
     results: dict[int, Any] = {}
     todo = list(enumerate(pieces))
-    if not todo:
-        return []
-    with _workers(min(processes, len(todo))) as workers:
-        busy: dict[int, int] = {}  # worker -> piece
-        for number, worker in enumerate(workers):
-            busy[number] = _give(worker, todo.pop(0))
-        while busy:
-            for number in _speaking(workers, busy):
-                worker = workers[number]
-                kind, value = _hear(worker)
+    busy: dict[int, int] = {}  # worker -> piece
+    for number, worker in enumerate(workers[: len(todo)]):
+        busy[number] = _give(worker, todo.pop(0))
+    while busy:
+        for number in _speaking(workers, busy):
+            worker = workers[number]
+            kind, value = _hear(worker)
+            if kind == "tell":
                 assert worker.work is not None  # noqa: S101 - busy workers have one
-                if kind == "tell":
-                    progress(worker.work.title, 0, *value)
-                    continue
-                results[busy.pop(number)] = value
-                if todo:
-                    busy[number] = _give(worker, todo.pop(0))
+                progress(worker.work.title, 0, *value)
+                continue
+            results[busy.pop(number)] = value
+            if todo:
+                busy[number] = _give(worker, todo.pop(0))
     return [results[i] for i in range(len(pieces))]
 
 
@@ -120,7 +128,10 @@ def _one_thread_each() -> Iterator[None]:
 
 def _give(worker: _Worker, item: tuple[int, Work]) -> int:
     number, worker.work = item
-    worker.line.send(worker.work)
+    try:
+        worker.line.send(worker.work)
+    except OSError:
+        raise _death(worker) from None
     return number
 
 
@@ -133,15 +144,19 @@ def _hear(worker: _Worker) -> tuple[str, Any]:
     try:
         kind, value = worker.line.recv()
     except (EOFError, OSError):
-        worker.process.join(5.0)
-        what = "" if worker.work is None else f" while at work on {worker.work.title}"
-        raise EquilignError(
-            f"a worker process died{what} (exit code {worker.process.exitcode}); was there too "
-            "little memory? What was finished is kept: --resume goes on"
-        ) from None
+        raise _death(worker) from None
     if kind == "failed":
         raise value
     return kind, value
+
+
+def _death(worker: _Worker) -> EquilignError:
+    worker.process.join(5.0)
+    what = "" if worker.work is None else f" while at work on {worker.work.title}"
+    return EquilignError(
+        f"a worker process died{what} (exit code {worker.process.exitcode}); was there too little "
+        "memory? What was finished is kept: --resume goes on"
+    )
 
 
 def _serve(line: Connection) -> None:

@@ -7,21 +7,21 @@ if TYPE_CHECKING:
     from equilign.fitting.bases import ScratchSize
     from equilign.fitting.config import FitConfig
     from equilign.fitting.fit import Places, fit_judge
-    from equilign.fitting.measure import Measures, measure
+    from equilign.fitting.measures import Measures, measure
     from equilign.fitting.run import run_fit_oracle
     from equilign.fitting.sources import SOURCES, load_pairs
     from equilign.fitting.split import Split, split_pairs
 
 _HOME = {
     "FitConfig": "config",
-    "Measures": "measure",
+    "Measures": "measures",
     "Places": "fit",
     "SOURCES": "sources",
     "ScratchSize": "bases",
     "Split": "split",
     "fit_judge": "fit",
     "load_pairs": "sources",
-    "measure": "measure",
+    "measure": "measures",
     "run_fit_oracle": "run",
     "split_pairs": "split",
 }

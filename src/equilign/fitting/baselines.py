@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from equilign.fitting.measure import log_losses
+from equilign.fitting.measures import log_losses
 from equilign.formats import PreferencePair
 
 

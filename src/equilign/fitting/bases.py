@@ -16,6 +16,8 @@ from tokenizers import (
 )
 from transformers import (
     AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
     ModernBertConfig,
     ModernBertForSequenceClassification,
     PreTrainedModel,
@@ -41,7 +43,7 @@ class ScratchSize:
     Attributes:
         vocabulary: byte-pair tokens at most; every byte is one, so that any text can be read.
         width: of the hidden states.
-        layers: of attention; one is what so few pairs can fill.
+        layers: of attention; one is what so few pairs can fill. A pairwise judge has one more.
         dropout: everywhere.
         positions: tokens that it can read.
     """
@@ -53,8 +55,16 @@ class ScratchSize:
     positions: int = 2048
 
 
-def scratch_tokenizer(texts: Iterable[str], size: ScratchSize) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer fitted to texts, with an input of two sequences."""
+def scratch_tokenizer(
+    texts: Iterable[str], size: ScratchSize, *, types: bool = False
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer fitted to texts, with an input of two sequences.
+
+    Args:
+        texts: what it is fitted to.
+        size: how many tokens.
+        types: whether it says which sequence a token is of.
+    """
     raw = Tokenizer(models.BPE())
     raw.normalizer = normalizers.NFC()
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -69,21 +79,30 @@ def scratch_tokenizer(texts: Iterable[str], size: ScratchSize) -> PreTrainedToke
     raw.train_from_iterator(texts, trainer)
     raw.post_processor = processors.TemplateProcessing(
         single=f"{_CLS} $A {_SEP}",
-        pair=f"{_CLS} $A {_SEP} $B {_SEP}",
+        pair=f"{_CLS} $A {_SEP} $B:1 {_SEP}:1",
         special_tokens=[(_CLS, _SPECIAL.index(_CLS)), (_SEP, _SPECIAL.index(_SEP))],
     )
     names = {"pad_token": _PAD, "cls_token": _CLS, "sep_token": _SEP}
     made = PreTrainedTokenizerFast(tokenizer_object=raw, **names)  # type: ignore[no-untyped-call]
     made.model_max_length = size.positions
+    if types:
+        made.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     return made
 
 
-def scratch_model(outputs: int, vocabulary: int, size: ScratchSize) -> PreTrainedModel:
-    """A ModernBERT encoder that averages over tokens; weights random by torch's seed.
+def scratch_model(kind: str, outputs: int, vocabulary: int, size: ScratchSize) -> PreTrainedModel:
+    """A small encoder for a judge of ``kind``; weights random by torch's seed.
 
-    The average over tokens makes it, before attention has learned anything, a linear function of
-    which word pieces an answer has: what a few hundred pairs can teach.
+    Of single answers: ModernBERT, averaging over tokens. Before attention has learned anything, it
+    is a linear function of which word pieces an answer has: what a few hundred pairs can teach.
+
+    Of two answers: BERT, whose token types say which answer a word stands in. It needs one layer
+    to combine word and place, and another one to collect.
     """
+    return (_two_answers if kind == "pairwise" else _one_answer)(outputs, vocabulary, size)
+
+
+def _one_answer(outputs: int, vocabulary: int, size: ScratchSize) -> PreTrainedModel:
     config = ModernBertConfig(
         vocab_size=vocabulary,
         hidden_size=size.width,
@@ -106,6 +125,22 @@ def scratch_model(outputs: int, vocabulary: int, size: ScratchSize) -> PreTraine
     return ModernBertForSequenceClassification(config)
 
 
+def _two_answers(outputs: int, vocabulary: int, size: ScratchSize) -> PreTrainedModel:
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=size.width,
+        intermediate_size=2 * size.width,
+        num_hidden_layers=size.layers + 1,
+        num_attention_heads=4,
+        max_position_embeddings=size.positions,
+        hidden_dropout_prob=size.dropout,
+        attention_probs_dropout_prob=size.dropout,
+        pad_token_id=_SPECIAL.index(_PAD),
+    )
+    config.num_labels = outputs
+    return BertForSequenceClassification(config)
+
+
 def make_base(
     config: FitConfig, kind: str, train: Iterable[PreferencePair], size: ScratchSize
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -124,13 +159,18 @@ def make_base(
     outputs = config.outputs(kind)
     if config.base == SCRATCH:
         texts = (t for p in train for t in (as_text(p.prompt), p.chosen, p.rejected))
-        tokenizer: PreTrainedTokenizerBase = scratch_tokenizer(texts, size)
-        return scratch_model(outputs, len(tokenizer), size), tokenizer
+        tokenizer: PreTrainedTokenizerBase = scratch_tokenizer(
+            texts, size, types=kind == "pairwise"
+        )
+        return scratch_model(kind, outputs, len(tokenizer), size), tokenizer
     tokenizer = load_tokenizer(config.base, allow_download=config.allow_download)
     model = _with_new_head(config, outputs)
     pad = padding_id(tokenizer)
     model.config.pad_token_id = pad
     model.config.get_text_config().pad_token_id = pad
+    if config.gradient_checkpointing:
+        options = {"use_reentrant": False}
+        model.gradient_checkpointing_enable(options)  # type: ignore[no-untyped-call]
     return _with_adapter(model, config) if config.lora else model, tokenizer
 
 
@@ -143,6 +183,7 @@ def _with_new_head(config: FitConfig, outputs: int) -> PreTrainedModel:
     try:
         model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
             source,
+            num_labels=outputs,
             dtype=torch.bfloat16 if half else torch.float32,
             ignore_mismatched_sizes=True,
             local_files_only=not config.allow_download,

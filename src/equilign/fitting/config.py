@@ -97,6 +97,7 @@ class FitConfig:
         for name in ("epochs", "patience", "batch_size", "micro_batch_size", "dimensions"):
             _at_least(name, vars(self)[name], 1)
         _at_least("lora_rank", self.lora_rank, 1)
+        _at_least("seed", self.seed, 0)
         _at_least("max_length", self.max_length, 8)
         if self.learning_rate is not None and not 0.0 < self.learning_rate < float("inf"):
             raise ConfigError(f"learning_rate must be positive; got {self.learning_rate}")

@@ -12,7 +12,7 @@ from equilign.errors import ModelError
 from equilign.files import explain_disk_full
 from equilign.fitting.bases import ScratchSize, make_base
 from equilign.fitting.config import SCRATCH, FitConfig
-from equilign.fitting.measure import best_factor
+from equilign.fitting.measures import best_factor
 from equilign.fitting.split import Split
 from equilign.fitting.trainer import (
     JudgeTrainer,

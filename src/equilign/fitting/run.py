@@ -13,13 +13,14 @@ import numpy as np
 from equilign.files import read_jsonl, write_json
 from equilign.fitting.baselines import labels
 from equilign.fitting.bases import ScratchSize
-from equilign.fitting.config import FitConfig
+from equilign.fitting.config import SCRATCH, FitConfig
 from equilign.fitting.fit import Places, fit_judge, pair_margins
 from equilign.fitting.sources import load_pairs
 from equilign.fitting.split import Split, split_pairs
 from equilign.fitting.summary import baselines_json, claims, comparison_json, data_json, measured
 from equilign.fitting.trainer import Progress
 from equilign.formats import PreferencePair
+from equilign.models import load_tokenizer
 from equilign.oracles.judge_models import JudgeModel
 from equilign.reports.judge import render_judge_report
 from equilign.runs import RunDirectory, environment, peak_memory_mb
@@ -66,6 +67,8 @@ def run_fit_oracle(
     split = split_pairs(
         pairs, seed=config.seed, held_out=config.held_out, validation=config.validation
     )
+    if config.base != SCRATCH:
+        load_tokenizer(config.base, allow_download=config.allow_download)  # or an error, early
     options = {**config.to_dict(), "pairs": f"{len(pairs)} pairs, {_digest(pairs)}"}
     if size is not None:
         options["scratch"] = asdict(size)

@@ -10,7 +10,7 @@ import numpy as np
 
 from equilign.evaluation.intervals import Estimate
 from equilign.fitting.baselines import fit_length_judge, label_entropy, labels, length_margins
-from equilign.fitting.measure import (
+from equilign.fitting.measures import (
     Measures,
     difference,
     log_losses,

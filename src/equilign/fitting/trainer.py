@@ -24,7 +24,7 @@ from transformers import (
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from equilign.fitting.config import FitConfig
-from equilign.fitting.measure import best_factor, log_losses, right_answers
+from equilign.fitting.measures import best_factor, log_losses, right_answers
 from equilign.formats import PreferencePair
 from equilign.losses.judges import both_orders_loss, preference_loss, skew_margin
 from equilign.oracles.judge_models import padded
@@ -167,6 +167,8 @@ class JudgeTrainer(Trainer):
 
 def _metrics(found: EvalPrediction) -> dict[str, float]:
     margins, labels = np.asarray(found.predictions), np.asarray(found.label_ids)
+    if not np.isfinite(margins).all():
+        return {"log_loss": np.inf, "scaled_log_loss": np.inf, "accuracy": 0.5}
     right = right_answers(margins, labels)
     decided = np.isfinite(right)
     scaled = best_factor(margins, labels) * margins
@@ -223,8 +225,7 @@ def training_arguments(config: FitConfig, folder: Path, steps_per_epoch: int) ->
         per_device_train_batch_size=micro,
         per_device_eval_batch_size=micro,
         gradient_accumulation_steps=config.batch_size // micro,
-        gradient_checkpointing=config.gradient_checkpointing,
-        warmup_steps=max(1, epochs * steps_per_epoch // 20),
+        warmup_steps=epochs * steps_per_epoch // 20,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,

@@ -156,8 +156,8 @@ def _round_robins(
     """`score_groups` of different texts, pair by pair."""
     sides = [np.triu_indices(len(texts), 1) for texts in groups]
     x = [p for p, (left, _) in zip(prompts, sides, strict=True) for _ in left]
-    a = [texts[i] for texts, (left, _) in zip(groups, sides, strict=True) for i in left]
-    b = [texts[j] for texts, (_, right) in zip(groups, sides, strict=True) for j in right]
+    a = [texts[int(i)] for texts, (left, _) in zip(groups, sides, strict=True) for i in left]
+    b = [texts[int(j)] for texts, (_, right) in zip(groups, sides, strict=True) for j in right]
     verdicts = compare_symmetric(oracle, x, a, b)
     games, start = [], 0
     for texts, (left, right) in zip(groups, sides, strict=True):

@@ -200,8 +200,9 @@ class JudgeText:
     def _render(self, prompt: Prompt, answers: tuple[str, ...]) -> tuple[str, ...]:
         """The text, or two texts, that the tokenizer gets."""
         if self.prompt_format == "pair":
-            # Two answers are one second sequence, with the tokenizer's own mark between them.
-            return as_text(prompt), f" {self.tokenizer.sep_token} ".join(answers)
+            # Of two answers the second one is the second sequence: so token types tell them apart.
+            *rest, last = as_text(prompt), *answers
+            return f" {self.tokenizer.sep_token} ".join(rest), last
         if self.prompt_format == "chat" and len(answers) == 1:
             chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [*prompt]
             return (self._chat([*chat, {"role": "assistant", "content": answers[0]}]),)

@@ -156,9 +156,15 @@ class LLMJudge:
             OracleError: the server refuses all requests, or does not answer any more.
         """
         verdicts = np.full(len(prompts), np.nan)
-        for batch in self.stream(prompts, a, b):
-            for position, verdict in batch:
-                verdicts[position] = verdict
+        known = 0
+        try:
+            for batch in self.stream(prompts, a, b):
+                known += len(batch)
+                for position, verdict in batch:
+                    verdicts[position] = verdict
+        except BudgetError as error:
+            lost = f"{known} verdicts of this call are lost, for there is no cache: set one."
+            raise BudgetError(f"{error} {lost}") from None
         return verdicts
 
     def stream(

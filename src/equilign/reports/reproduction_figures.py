@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from equilign.files import write_atomically
 from equilign.reports.drawing import INK, short, style
@@ -68,6 +68,7 @@ class LineChart:
         y_log: likewise; values are then raised to `LEAST`.
         levels: name -> height of dashed lines across.
         diagonal: whether to draw the line of equality.
+        x_whole: whether the axis counts: marks at whole numbers only.
         table: the numbers behind it.
         height: points.
     """
@@ -82,6 +83,7 @@ class LineChart:
     y_log: bool = False
     levels: Mapping[str, float] = field(default_factory=dict)
     diagonal: bool = False
+    x_whole: bool = False
     table: Table | None = None
     height: float = 340.0
 
@@ -134,6 +136,8 @@ def _draw(axes: Axes, chart: LineChart) -> None:
         low = max(min(axes.get_xlim()[0], axes.get_ylim()[0]), 1e-300)
         high = max(axes.get_xlim()[1], axes.get_ylim()[1])
         axes.plot([low, high], [low, high], color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+    if chart.x_whole:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis, log in ((axes.xaxis, chart.x_log), (axes.yaxis, chart.y_log)):
         if log:
             axis.set_major_locator(LogLocator(numticks=7))

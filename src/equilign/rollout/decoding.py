@@ -5,18 +5,18 @@ logits of the last position only, drops rows from the batch as they finish, does
 cache at every token, and draws by inversion. The law is the same.
 """
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from equilign.rollout.draws import draw, nucleus
 from equilign.rollout.mixture import Part, mixed_logits
+from equilign.rollout.models import accepts, base_model
 
 _DROP_SHARE = 0.125
 """Finished rows leave the batch when they are this share of it."""
@@ -43,17 +43,12 @@ class Decoding:
     ends: frozenset[int]
 
 
-def accepts(model: nn.Module, argument: str) -> bool:
-    """Whether a forward pass takes ``argument``; PEFT and DDP hide the signature of their model."""
-    return any(argument in inspect.signature(m.forward).parameters for m in model.modules())
-
-
 def can_decode(model: nn.Module) -> bool:
     """Whether every layer of ``model`` keeps its past in an ordinary key-value cache."""
-    base = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
+    base = base_model(model)
     if base is None or base.config.is_encoder_decoder or base._is_stateful:
         return False
-    kinds = base.config.to_dict().get("layer_types") or ()
+    kinds = vars(base.config).get("layer_types") or ()
     return (
         base._supports_default_dynamic_cache()  # type: ignore[operator]
         and set(kinds) <= {"full_attention", "sliding_attention"}

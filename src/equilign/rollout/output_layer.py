@@ -14,9 +14,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from equilign.losses.logps import linear_token_logps
+from equilign.rollout.models import base_model
 
 _UNTOUCHED: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
 """Whether a model hands back what its output layer says, found out once per model."""
@@ -42,11 +43,11 @@ class OutputLayer:
         if self.softcap is None:
             yield
             return
-        self.config.final_logit_softcapping = None  # type: ignore[attr-defined]
+        self.config.final_logit_softcapping = None
         try:
             yield
         finally:
-            self.config.final_logit_softcapping = self.softcap  # type: ignore[attr-defined]
+            self.config.final_logit_softcapping = self.softcap
 
     @contextmanager
     def telling(self, ids: Tensor, mask: Tensor, temperature: float) -> Iterator[None]:
@@ -73,7 +74,7 @@ class OutputLayer:
             return told.unsqueeze(-1)
 
         with self.uncapped():
-            self.linear.forward = forward  # type: ignore[method-assign]
+            self.linear.forward = forward  # type: ignore[method-assign, assignment]
             try:
                 yield
             finally:
@@ -90,18 +91,25 @@ def output_layer(model: nn.Module, inputs: dict[str, Any]) -> OutputLayer | None
         model: a causal language model, in its wrappers.
         inputs: of a forward pass, to find out once what the model does to its logits.
     """
-    base = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
-    linear = None if base is None else base.get_output_embeddings()
-    if base is None or type(linear) is not nn.Linear or "forward" in vars(linear):
+    base = base_model(model)
+    if base is None:
         return None
-    compiled = torch._dynamo.eval_frame.OptimizedModule
-    if any(isinstance(m, compiled) for m in model.modules()):
+    linear = base.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if type(linear) is not nn.Linear or "forward" in vars(linear) or _compiled(model):
         return None
-    softcap = base.config.to_dict().get("final_logit_softcapping")
+    softcap = vars(base.config).get("final_logit_softcapping")
     layer = OutputLayer(linear, base.config, softcap)
     if base not in _UNTOUCHED:
         _UNTOUCHED[base] = _hands_back(model, layer, inputs)
     return layer if _UNTOUCHED[base] else None
+
+
+def _compiled(model: nn.Module) -> bool:
+    # By name: the class lives in a part of torch that takes seconds to import.
+    return any(
+        type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None
+        for m in model.modules()
+    )
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from equilign.losses import sequence_logps, token_logps
 from equilign.losses.logps import CHUNK_ELEMENTS
-from equilign.rollout.decoding import accepts
 from equilign.rollout.generate import eval_mode
+from equilign.rollout.models import accepts
 from equilign.rollout.output_layer import output_layer
 from equilign.rollout.types import Group
 

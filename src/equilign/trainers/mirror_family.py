@@ -28,16 +28,16 @@ from equilign.trainers.mirror_config import MirrorConfig
 
 def _eta(value: float, source: str) -> float:
     text = f"Mirror step, nats per unit of win probability{source}."
-    return field(default=value, metadata={"help": text})  # type: ignore[no-any-return]
+    return field(default=value, metadata={"help": text})
 
 
 def _beta(value: float, source: str) -> float:
     text = f"KL weight to the reference, win probability per nat; eta * beta <= 1{source}."
-    return field(default=value, metadata={"help": text})  # type: ignore[no-any-return]
+    return field(default=value, metadata={"help": text})
 
 
 def _rounds(value: int, why: str) -> int:
-    return field(default=value, metadata={"help": f"Rounds of sample, compare, train; {why}."})  # type: ignore[no-any-return]
+    return field(default=value, metadata={"help": f"Rounds of sample, compare, train; {why}."})
 
 
 @dataclass

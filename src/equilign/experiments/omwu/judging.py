@@ -1,9 +1,10 @@
 """What every claim is made of: a verdict with its evidence, and how numbers are read and said."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from equilign.experiments.verdicts import Claim, all_of
 
 Results = dict[str, Any]
 """``tabular``, ``floors``, ``linear`` and ``neural`` by family, and ``regrowth``."""
@@ -12,23 +13,6 @@ IMPLIED = "implied by its comparisons"
 ALPHA = 0.05
 MOST = 0.9
 """What "most games" means: nine in ten."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One statement with its verdict.
-
-    Attributes:
-        claim: in words.
-        holds: True, False, or None where this run does not decide.
-        evidence: the numbers, and the rule that judged them.
-        source: where the claim is from.
-    """
-
-    claim: str
-    holds: bool | None
-    evidence: str
-    source: str = "paper"
 
 
 def array(values: list[float | None], missing: float = np.inf) -> np.ndarray:
@@ -47,6 +31,4 @@ def amount(value: float | None) -> str:
     return f"{value:.2g}"
 
 
-def all_of(verdicts: list[bool | None]) -> bool | None:
-    """False if one is False, else None if one is None, else True."""
-    return False if False in verdicts else (None if None in verdicts else True)
+__all__ = ["ALPHA", "IMPLIED", "MOST", "Claim", "Results", "all_of", "amount", "array"]

@@ -37,7 +37,7 @@ CONTESTANTS = (
 )
 """In the order of tables and figures."""
 
-LEARNING_RATES = (1e-4, 3e-4)
+LEARNING_RATES = (4e-5, 1e-4)
 
 COMMON: Mapping[str, Any] = {
     "lr_scheduler_type": "linear",

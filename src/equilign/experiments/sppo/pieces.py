@@ -44,8 +44,11 @@ from equilign.rollout import (
 )
 from equilign.runs import peak_memory_mb
 from equilign.tasks.restaurant_panel import restaurant_panel
+from equilign.trainers.rounds import derive_seed
 
 START = "start"
+KL_PROMPTS = 64
+"""The distance from the start is measured on so many prompts, one answer each."""
 
 Tell = Callable[[int, int], None]
 
@@ -94,7 +97,9 @@ class Setting:
         config = SamplingConfig(max_new_tokens=self.scale.max_tokens, batch_size=128)
         sampler = TransformersSampler(model, tokenizer, config)
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_groups(path, sampler.sample(self.evaluate, count, seed))
+        # Each policy draws for itself: with one stream for all, answers would go together.
+        own = derive_seed(seed, "answers", player)
+        save_groups(path, sampler.sample(self.evaluate, count, own))
 
 
 def player(method: str, number: int) -> str:
@@ -224,8 +229,7 @@ class _Answers(TrainerCallback):
         self.setting.sample_answers(who, self.seed, model, tokenizer, count)
         path = self._kl_file(number)
         if not path.exists():
-            # One answer per prompt: two forward passes for each are not cheap here.
-            groups = self.setting.load_answers(who, self.seed, 1)
+            groups = self.setting.load_answers(who, self.seed, 1)[:KL_PROMPTS]
             pad = pad_token(tokenizer)
             found = kl_nats(model, self._start_logps(pad), groups, pad_id=pad, temperature=1.0)
             write_json(path, found.value)

@@ -256,12 +256,15 @@ def difference(
 def best_factor(margins: np.ndarray, labels: np.ndarray) -> float:
     """Factor on the margins with the least log-loss on these pairs ("temperature scaling").
 
-    Guo et al. 2017 (arXiv:1706.04599). One number, so a few dozen pairs can set it. Between 1e-3
-    and 1e3; at the lower end the judge knows nothing of these pairs and says 1/2.
+    Guo et al. 2017 (arXiv:1706.04599), with Platt's targets (Platt 1999): labels are drawn towards
+    one half as if two more pairs had tied, so that a few pairs that all agree do not make the judge
+    sure. One number, so a few dozen pairs can set it. Between 1e-3 and 1e3; at the lower end the
+    judge knows nothing of these pairs and says 1/2.
     """
     low, high = np.log(_FACTORS)
+    target = (labels * len(labels) + 1.0) / (len(labels) + 2.0)
     found = minimize_scalar(
-        lambda x: float(log_losses(np.exp(x) * margins, labels).mean()),
+        lambda x: float(log_losses(np.exp(x) * margins, target).mean()),
         bounds=(low, high),
         method="bounded",
     )
