@@ -92,6 +92,7 @@ def test_a_preference_row_becomes_a_pair(row, expected):
         ({"chosen": "abc", "rejected": "abc def"}, "no common beginning"),
         ({**STANDARD, "chosen_prob": 1.2}, r'"chosen_prob" is 1.2; a probability is in \[0, 1\]'),
         ({**STANDARD, "chosen_prob": NAN}, '"chosen_prob" is nan'),
+        ({**STANDARD, "chosen_prob": -0.1}, '"chosen_prob" is -0.1'),
         ({**STANDARD, "chosen_prob": True}, '"chosen_prob" is True'),
         ({**STANDARD, "chosen_prob": "much"}, "'much'"),
         ("text", "is no mapping"),

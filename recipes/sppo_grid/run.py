@@ -74,7 +74,7 @@ def outcome(setting: Setting, name: str) -> dict[str, Any]:
     start = setting.load_answers(START, SEED)
     rounds = []
     for number in range(1, SCALE.rounds + 1):
-        groups = setting.load_answers(player(name, number), SEED, SCALE.samples)
+        groups = setting.load_answers(player(name, number), SEED)
         win, _ = head_to_head(restaurant_panel(), groups, start)
         rounds.append({**vars(win), "tokens": mean_tokens(groups)})
     piece = json.loads(setting.piece_file(name, SEED).read_text(encoding="utf-8"))

@@ -216,3 +216,55 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path, monkeypat
     with pytest.raises(RunDirectoryError, match="10 MB of free disk space and this run needs"):
         RunDirectory(tmp_path / "run").open({"seed": 0}, resume=False, need_mb=500)
     assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.fixture(scope="module")
+def several(chat_model, prompts_file, tmp_path_factory):
+    """One method of each kind: one round a step, two, many small ones, and given pairs."""
+    folder = tmp_path_factory.mktemp("several") / "run"
+    arguments = ["demo", "--methods", "sppo", "egpo", "rloo", "dpo", "--model", chat_model]
+    arguments += ["--prompts", prompts_file, "--rounds", "1", "--json", "--output-dir", folder]
+    return folder, equilign(*arguments)
+
+
+def test_methods_of_every_kind_are_compared_on_one_page(several):
+    folder, result = several
+    assert result.returncode == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert list(summary["methods"]) == ["sppo", "egpo", "rloo", "dpo"]
+    for name, method in summary["methods"].items():
+        (row,) = method["rounds"]
+        assert row["round"] == 1
+        assert row["loss"] == pytest.approx(row["loss"])
+        assert 0.0 <= row["low"] <= row["win_rate"] <= row["high"] <= 1.0
+        card = (folder / "models" / name / "README.md").read_text()
+        assert f"| 1 | {row['win_rate']:.3f} " in card
+    page = (folder / "report.html").read_text()
+    assert all(m["title"] in page for m in summary["methods"].values())
+    options = yaml.safe_load((folder / "config.yaml").read_text())["options"]
+    assert options["sppo"]["eta"] != options["egpo"].get("learning_rate")
+    assert "beta" in options["egpo"]
+    assert "eta" not in options["dpo"]
+
+
+def test_every_method_sees_as_many_prompts_in_a_round_of_the_demo(several):
+    """Thirty-two prompts: one round of 32, two of 16, seventeen of one, and 32 given pairs."""
+    folder, _ = several
+    sizes = {
+        name: [len(read_jsonl(p)) for p in sorted((folder / "rounds").glob(f"{name}-*.jsonl"))]
+        for name in ("sppo", "egpo", "rloo", "dpo")
+    }
+    assert sizes == {"sppo": [32], "egpo": [16, 16], "rloo": [1] * 17, "dpo": [32]}
+    pairs = read_jsonl(folder / "evaluation" / "start-pairs.jsonl")
+    assert all(0.5 < r["chosen_prob"] <= 1.0 for r in pairs)
+
+
+def test_the_methods_end_at_different_models(several):
+    folder, _ = several
+    weights = [
+        load_file(folder / "models" / name / "model.safetensors")
+        for name in ("sppo", "egpo", "rloo", "dpo")
+    ]
+    for i, one in enumerate(weights):
+        for other in weights[i + 1 :]:
+            assert any((one[k] != other[k]).any() for k in one)

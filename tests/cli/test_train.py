@@ -143,6 +143,16 @@ def test_run_directory_is_as_promised(finished, work):
     assert not list(folder.rglob("*.tmp"))
 
 
+def test_trackers_are_told_the_win_rates(finished):
+    folder, result = finished
+    state = json.loads(
+        (folder / "checkpoints" / "sppo" / "checkpoint-4" / "trainer_state.json").read_text()
+    )
+    told = [row["eval_win_rate"] for row in state["log_history"] if "eval_win_rate" in row]
+    rounds = json.loads(result.stdout)["methods"]["sppo"]["rounds"]
+    assert told == [r["win_rate"] for r in rounds]
+
+
 def test_the_model_is_an_ordinary_checkpoint_and_differs_from_the_start(finished, chat_model):
     folder, _ = finished
     model = AutoModelForCausalLM.from_pretrained(folder / "models" / "sppo")

@@ -123,7 +123,7 @@ def test_length_control_takes_out_what_goes_with_length():
     found = length_controlled(verdicts, extra)
     assert found.shape == (50,)
     assert found.mean() == pytest.approx(0.6, abs=0.03)
-    assert verdicts.mean() > 0.7
+    assert verdicts.mean() > 0.67
     # Least squares: the mean is the line's height at equal length.
     x = np.tanh(extra / extra.std()).ravel()
     _, height = np.polyfit(x, verdicts.ravel(), 1)

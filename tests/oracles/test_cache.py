@@ -94,6 +94,15 @@ def test_a_rerun_asks_nothing(kind, path):
     assert rows(path, "SELECT count(*) FROM claims") == [(0,)]
 
 
+def test_known_verdicts_are_read_without_writing(path, monkeypatch):
+    cached = CachedOracle(Counting(), path, "judge")
+    cached.compare(*pairs(3))
+    monkeypatch.setattr(cached.store.database, "transaction", None)
+    np.testing.assert_array_equal(cached.compare(*pairs(3)), expected(*pairs(3)))
+    monkeypatch.undo()
+    cached.close()
+
+
 def test_orders_prompts_and_judges_are_kept_apart(path):
     oracle = Counting()
     cached = CachedOracle(oracle, path, "judge")
@@ -413,7 +422,10 @@ def test_a_claim_of_a_dead_process_is_free_at_once(path):
     store = claim_of(path, owner, expires=60)
     assert store.claim([question(0)], "me|1|1|y").busy == [0]
     process.kill()
-    time.sleep(0.1)  # not yet waited for: a zombie is dead, too
+    deadline = time.time() + 30
+    while _started(process.pid) and time.time() < deadline:
+        time.sleep(0.01)
+    # Not yet waited for: a zombie is dead, too.
     found = store.claim([question(0)], "me|1|1|y")
     process.stdin.close()
     process.wait()
@@ -430,14 +442,16 @@ def test_a_claim_of_a_process_whose_number_was_given_anew(path):
 
 
 def test_claims_are_renewed_while_the_judge_thinks(path):
-    store = VerdictStore(path, "judge", lease=0.15)
+    store = VerdictStore(path, "judge", lease=0.3)
     with store.owner() as owner:
         # As seen from elsewhere, where only the lease says that the owner lives.
         store.claim([question(0)], owner)
-        for _ in range(4):
-            time.sleep(0.1)
-            ((expires,),) = rows(path, "SELECT expires FROM claims")
-            assert expires > time.time()
+        ((first,),) = rows(path, "SELECT expires FROM claims")
+        deadline, last = time.time() + 30, first
+        while last < first + 0.3 and time.time() < deadline:
+            time.sleep(0.02)
+            ((last,),) = rows(path, "SELECT expires FROM claims")
+        assert last >= first + 0.3
     store.database.close()
 
 
@@ -509,6 +523,10 @@ judge.close()
 """
 
 
+def stored_in(path):
+    return rows(path, "SELECT count(*) FROM verdicts")[0][0]
+
+
 def worker(server, path, n, **options):
     return subprocess.Popen(
         [sys.executable, "-c", WORKER, server.url, str(path), str(n), json.dumps(options)],
@@ -527,7 +545,7 @@ def test_four_processes_share_the_work_and_pay_once(path):
 
     with JudgeServer(answer) as server:
         workers = [worker(server, path, n, concurrency=3) for _ in range(4)]
-        outputs = [json.loads(w.communicate(timeout=60)[0]) for w in workers]
+        outputs = [json.loads(w.communicate(timeout=200)[0]) for w in workers]
     for verdicts, _ in outputs:
         assert verdicts == expected(*pairs(n)).tolist()
     assert set(server.attempts.values()) == {1}
@@ -538,13 +556,13 @@ def test_four_processes_share_the_work_and_pay_once(path):
 def test_a_budget_holds_for_all_processes_together(path):
     n = 40
     with JudgeServer() as server:
-        workers = [worker(server, path, n, max_requests=25, concurrency=2) for _ in range(3)]
-        outputs = [json.loads(w.communicate(timeout=60)[0])[0] for w in workers]
+        workers = [worker(server, path, n, max_requests=25, concurrency=2) for _ in range(2)]
+        outputs = [json.loads(w.communicate(timeout=200)[0])[0] for w in workers]
         assert server.requests == 25
         assert any("max_requests=25" in str(out) for out in outputs)
         assert set(server.attempts.values()) == {1}
         (out, asked) = json.loads(
-            worker(server, path, n, max_requests=40).communicate(timeout=60)[0]
+            worker(server, path, n, max_requests=40).communicate(timeout=200)[0]
         )
     assert (out, asked) == (expected(*pairs(n)).tolist(), 15)
     assert server.requests == n
@@ -565,19 +583,19 @@ def test_a_kill_in_the_middle_of_a_batch_loses_nothing_that_was_answered(path):
         deadline = time.time() + 30
         while server.requests < answered + concurrency and time.time() < deadline:
             time.sleep(0.01)
-        time.sleep(0.2)
+        while stored_in(path) < answered and time.time() < deadline:
+            time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        ((stored,),) = rows(path, "SELECT count(*) FROM verdicts")
-        assert stored == answered
+        assert stored_in(path) == answered
         before = server.attempts.copy()
         paid = set(order[:answered])
         server.released.set()
         # The claims of the dead process do not hold the rerun up until their lease ends.
         begun = time.time()
-        result, asked = json.loads(worker(server, path, n).communicate(timeout=50)[0])
-        assert time.time() - begun < 20
+        result, asked = json.loads(worker(server, path, n).communicate(timeout=200)[0])
+        assert time.time() - begun < 50
     assert result == expected(*pairs(n)).tolist()
     assert asked == n - answered
     again = server.attempts - before
@@ -588,7 +606,7 @@ def test_a_kill_in_the_middle_of_a_batch_loses_nothing_that_was_answered(path):
 
 def test_kills_at_random_moments(path):
     """Whatever is killed when: at the end every verdict is there, and right."""
-    n, concurrency, kills = 40, 3, 4
+    n, concurrency, kills = 40, 3, 3
 
     def answer(pair, attempt):
         time.sleep(0.02)
@@ -605,7 +623,7 @@ def test_kills_at_random_moments(path):
                 time.sleep(0.002)
             process.kill()
             process.communicate()
-        result, _ = json.loads(worker(server, path, n).communicate(timeout=50)[0])
+        result, _ = json.loads(worker(server, path, n).communicate(timeout=200)[0])
     assert result == expected(*pairs(n)).tolist()
     assert len(server.attempts) == n
     # Only what was under way at a kill can be asked again.

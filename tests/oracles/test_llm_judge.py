@@ -34,7 +34,7 @@ from tests.oracles.judge_server import (
     shown_pair,
 )
 
-KEY = "sk-very-secret-0123456789"
+KEY = "Plain0123456789secret"
 
 
 class QuickClock(Clock):
@@ -51,7 +51,7 @@ class QuickClock(Clock):
 
 def judge_of(server, **options):
     clock = options.pop("clock", None) or QuickClock()
-    options = {"api_key_env": None, "timeout": 5.0, **options}
+    options = {"api_key_env": None, "timeout": 60.0, **options}
     return LLMJudge("test-model", server.url, clock=clock, **options)
 
 
@@ -268,7 +268,6 @@ def test_a_template_of_ones_own_keeps_braces_and_the_rule():
 
 # -- verdicts under faults --------------------------------------------------------------------
 
-GOOD = object()
 FAULTS = {
     "http 500": Status(500),
     "http 502, html": Status(502, body="<html>Bad gateway</html>"),
@@ -287,6 +286,24 @@ FAULTS = {
 }
 
 
+REASONS = {
+    "http 500": "http_500",
+    "http 502, html": "http_502",
+    "http 429": "http_429",
+    "http 429 with Retry-After": "http_429",
+    "http 503 with a date": "http_503",
+    "timeout": "timeout",
+    "dropped connection": "connection",
+    "half a body": "connection",
+    "garbage": "bad_body",
+    "a list": "bad_body",
+    "upstream error in a 200": "bad_body",
+    "slow drip": "timeout",
+    "no choices": "empty",
+    "empty text": "empty",
+}
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_costs_a_retry_and_no_verdict(name):
     """Every second question meets the fault at first; all verdicts come, and all are right."""
@@ -296,16 +313,21 @@ def test_a_fault_costs_a_retry_and_no_verdict(name):
         faulty = attempt == 0 and int(pair[0].split()[1]) % 2
         return fault if faulty else Reply(longer_wins(pair))
 
+    timed = REASONS[name] == "timeout"
+    n = 4
     with JudgeServer(answer) as server:
-        judge = judge_of(server, timeout=0.4, concurrency=4)
-        n = 4
+        judge = judge_of(server, timeout=0.5 if timed else 30.0, concurrency=4)
         np.testing.assert_array_equal(judge.compare(*pairs(n)), expected(*pairs(n)))
         judge.close()
-    assert set(server.answered.values()) == ({1, 2} if name == "empty text" else {1})
-    assert sorted(server.attempts.values()) == [1] * (n // 2) + [2] * (n // 2)
     statistics = judge.statistics
     assert (statistics.asked, statistics.answered, statistics.abstained) == (n, n, {})
-    assert sum(statistics.retried.values()) == n // 2
+    if timed:  # on a busy machine a good request may come too late as well
+        assert set(statistics.retried) == {"timeout"}
+        assert all(server.attempts[p] > 1 for p in server.attempts if int(p[0].split()[1]) % 2)
+        return
+    assert set(server.answered.values()) == ({1, 2} if name == "empty text" else {1})
+    assert sorted(server.attempts.values()) == [1] * (n // 2) + [2] * (n // 2)
+    assert statistics.retried == {REASONS[name]: n // 2}
     assert statistics.requests == 6
 
 
@@ -427,7 +449,7 @@ def test_a_biased_judge_is_symmetrised_and_its_bias_shown():
 def test_waits_double_with_jitter_and_have_a_limit():
     clock = QuickClock()
     with JudgeServer(lambda p, n: Status(500)) as server:
-        retry = RetryPolicy(timeout=5, tries=8, first_wait=1.0, longest_wait=10.0)
+        retry = RetryPolicy(timeout=60, tries=8, first_wait=1.0, longest_wait=10.0)
         endpoint = Endpoint(server.url, None, retry, clock)
         with pytest.raises(EndpointError, match=r"no answer in 8 tries.*HTTP 500") as caught:
             endpoint.post("/chat/completions", body_of("p", "a", "b"))
@@ -541,8 +563,11 @@ def test_nobody_listening_is_a_clear_error():
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_no_more_requests_at_a_time_than_allowed(concurrency):
+    """So many are under way together again and again, and never more."""
+    together = threading.Barrier(concurrency)
+
     def answer(pair, attempt):
-        time.sleep(0.01)
+        together.wait(30)
         return Reply(longer_wins(pair))
 
     with JudgeServer(answer) as server:
@@ -780,6 +805,16 @@ def test_the_key_is_sent_and_shown_nowhere(monkeypatch, caplog, tmp_path):
     assert not any(KEY in text for text in shown)
     assert not any(KEY.encode() in p.read_bytes() for p in tmp_path.iterdir())
     assert not any(KEY in json.dumps(body) for body in server.bodies)
+
+
+def test_keys_that_a_server_shortens_are_hidden_too():
+    said = json.dumps({"error": {"message": "Incorrect API key provided: sk-abcd****wxyz."}})
+    with JudgeServer(lambda p, n: Status(401, body=said)) as server:
+        judge = judge_of(server)
+        with pytest.raises(OracleError, match="Incorrect API key provided") as caught:
+            judge.compare(["p"], ["a"], ["b"])
+        judge.close()
+    assert "wxyz" not in str(caught.value)
 
 
 def test_a_password_in_the_address_is_not_shown(monkeypatch):

@@ -148,6 +148,13 @@ def test_certain_verdicts_in_a_cycle_stay_finite(rare):
     np.testing.assert_allclose(found - found[0], (0.0, -top, top), rtol=1e-9)
 
 
+def test_an_answer_may_be_rarer_than_another_rare_one():
+    """What each wins against the rarer one decides, and must not drown in ties with itself."""
+    found = law_scores(SIGNS, np.array([1.0, 1e-30, 1e-100]))
+    expected = (0.0, -100 * math.log(10), 30 * math.log(10))
+    np.testing.assert_allclose(found - found[0], expected, rtol=1e-12)
+
+
 def test_where_somebody_never_loses_the_ridge_vanishes():
     prefs = np.array([[0.5, 1.0, 1.0], [0.0, 0.5, 0.7], [0.0, 0.3, 0.5]])
     uniform = np.full(3, 1 / 3)

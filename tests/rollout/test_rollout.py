@@ -78,6 +78,14 @@ def test_masks_by_hand():
     assert answer.tolist() == [[False, False, True, False], [False, True, True, True]]
 
 
+def test_nothing_to_score_is_an_error():
+    model = tiny_model()
+    with pytest.raises(DataError, match="prompt 1 of the batch has no tokens"):
+        completion_logps(model, [(1,), ()], [(1,), (2,)], pad_id=END)
+    with pytest.raises(DataError, match="completion 0 of the batch has no tokens"):
+        completion_logps(model, [(1,)], [()], pad_id=END)
+
+
 def test_temperature_divides_the_logits():
     model = tiny_model()
     logits = model(torch.tensor([[1, 2]])).logits[0, 0].double() / 0.7

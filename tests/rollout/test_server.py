@@ -30,7 +30,7 @@ def reply(*choices):
 
 
 def sampler_of(server, tokenizer=None, config=CONFIG, **options):
-    options = ServerOptions("policy", server.url, **{"timeout": 5.0, "tries": 3, **options})
+    options = ServerOptions("policy", server.url, **{"timeout": 60.0, "tries": 3, **options})
     return ServerSampler(tokenizer or tiny_tokenizer(), config, options, QUICK)
 
 

@@ -170,7 +170,7 @@ class Recorder:
 
 
 def options_of(server):
-    return ServerOptions("policy", server.url, timeout=5.0, tries=1)
+    return ServerOptions("policy", server.url, timeout=60.0, tries=1)
 
 
 def test_weights_are_pushed_when_and_only_when_they_changed():

@@ -94,8 +94,16 @@ def test_second_round_is_anchored_at_the_moved_policy(tmp_path):
     trainer = make(tmp_path, num_rounds=2)
     trainer.train()
     rows = [json.loads(x) for x in trainer.round_file(1).read_text().splitlines()]
-    gaps = [np.subtract(r["logps"]["current"], r["logps"]["reference"]) for r in rows]
+    assert all(len(r["logps"]["reference"]) == 1 for r in rows), "for the metric, one will do"
+    gaps = [r["logps"]["current"][0] - r["logps"]["reference"][0] for r in rows]
     assert np.abs(gaps).max() > 0.01
+    start = tiny_model(seed=1, dtype=torch.float32, spread=0.5)
+    for row in rows:
+        [logp] = score_completions(start, [row["prompt_ids"]], row["completion_ids"][:1], pad_id=0)
+        assert row["logps"]["reference"][0] == pytest.approx(logp, abs=1e-5)
+    logged = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    [second] = [x for x in logged if x["kind"] == "round" and x["round"] == 2]
+    assert second["kl_to_reference_nats"] == pytest.approx(np.mean(gaps))
 
 
 def test_policy_moves_towards_what_the_oracle_prefers(tmp_path):

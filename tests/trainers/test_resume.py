@@ -115,13 +115,13 @@ def die(monkeypatch, where, folder):
     if kind == "checkpoint":
         saved, left = References.save, [count]
 
-        def save(self, path):
+        def save(self, path, **options):
             left[0] -= 1
             if left[0] < 0:
                 path.mkdir(parents=True, exist_ok=True)
                 (path / "reference.safetensors").write_bytes(b"torn")
                 raise Died
-            saved(self, path)
+            saved(self, path, **options)
 
         monkeypatch.setattr(References, "save", save)
         trainer = make(folder)

@@ -236,12 +236,14 @@ def test_scores_are_checked_and_asked_once():
         group_rewards(Short(rewards), "score", groups)
 
 
-@pytest.mark.parametrize("name", ["reinforce", "rloo", "ppo"])
-def test_a_response_without_a_verdict_is_not_trained_on(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "whiten"), [("reinforce", None), ("rloo", None), ("ppo", True), ("ppo", False)]
+)
+def test_a_response_without_a_verdict_is_not_trained_on(tmp_path, name, whiten):
     """Its advantage is 0 and nobody's baseline: the others' are as if it had not been there."""
     rewards = table_rewards()
     rewards["a b"][5] = math.nan
-    options = {"beta": 0.0, "whiten_advantages": True} if name == "ppo" else {"beta": 0.0}
+    options = {"beta": 0.0, "whiten_advantages": whiten} if name == "ppo" else {"beta": 0.0}
     trainer = build(
         tmp_path / "a", name, oracle=TableReward(rewards, abstains=True),
         sampler=Scripted((3, 5, 0)), **options,
@@ -304,6 +306,32 @@ def test_reward_is_clipped_before_the_penalty(tmp_path):
     (row,) = trainer.play_chunk(0, 0, [0])
     expected = np.clip(table_rewards()["a b"][[3, 1]], -0.1, 0.1) - [2.0, 0.0]
     np.testing.assert_allclose(row["advantages"], expected)
+
+
+def test_the_mean_baseline_is_of_all_other_responses_played_together(tmp_path):
+    trainer = build(tmp_path, "reinforce", beta=0.0, sampler=Scripted((3, 1), (0, 5)))
+    ready(trainer)
+    rows = trainer.play_chunk(0, 0, [0, 1])
+    rewards = np.ravel([r["rewards"] for r in rows])
+    others = [(rewards.sum() - r) / 3 for r in rewards]
+    np.testing.assert_allclose(np.ravel([r["advantages"] for r in rows]), rewards - others)
+
+
+@pytest.mark.parametrize("name", ["rloo", "ppo"])
+def test_every_chunk_of_every_round_has_its_own_seed(tmp_path, name):
+    seeds = []
+
+    class Watch(Scripted):
+        def sample(self, prompts, num_samples, seed):
+            seeds.append(seed)
+            return super().sample(prompts, num_samples, seed)
+
+    trainer = build(tmp_path, name, sampler=Watch((0, 1)))
+    ready(trainer)
+    for index, number in ((0, 0), (0, 1), (1, 0), (0, 0)):
+        trainer.play_chunk(index, number, [0])
+    assert len(set(seeds)) == 3
+    assert seeds[0] == seeds[3]
 
 
 def test_normalised_advantages_have_mean_zero_and_spread_one(tmp_path):

@@ -232,14 +232,13 @@ def _trainer(stage: Stage, method: Method) -> Trainer:
     args = config_class(
         output_dir=str(stage.folder),
         num_rounds=config.rounds * own.rounds_per_step,
-        max_completion_length=config.max_completion_length,
         prompts_per_round=size,
         logging_steps=1,
         seed=config.seed,
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
         save_total_limit=None if own.rounds_per_step == 1 else config.rounds,
-        **own.args,
+        **{"max_completion_length": config.max_completion_length, **own.args},
     )
 
     def tell(number: int, result: dict[str, Any]) -> None:

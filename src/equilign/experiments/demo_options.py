@@ -41,6 +41,9 @@ _GRADIENT = DemoOptions(
     {"chunk_prompts": 8, "lr_scheduler_type": "constant", "warmup_steps": 0}, rounds_per_step=17
 )
 
+# Answers of the start model, encoded again: rarely, that makes them much longer than they were.
+_PAIRS = DemoOptions({"beta": 0.1, "max_completion_length": 160, "too_long": "drop"})
+
 DEMO_OPTIONS: Mapping[str, DemoOptions] = {
     "sppo": _MIRROR,
     "mwu": _MIRROR,
@@ -60,6 +63,8 @@ DEMO_OPTIONS: Mapping[str, DemoOptions] = {
     "reinforce": _GRADIENT,
     "rloo": _GRADIENT,
     "ppo": _GRADIENT,
+    "dpo": _PAIRS,
+    "ipo": _PAIRS,
 }
 """Method -> its own options; others have `COMMON` and their own defaults."""
 

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel, Trainer, set_seed
 from transformers.utils import logging as transformers_logging
 
 from equilign.errors import ConfigError, EquilignError
@@ -175,6 +175,9 @@ def _train(job: Job, contest: Contest | None, trainer: Any) -> float:  # noqa: A
 
     def tell(number: int, result: dict[str, Any]) -> None:
         job.progress(f"evaluated: win rate {result['win_rate']:.3f}", number, 1, 1)
+        # Trackers get it too; the game trainer's own log would close its running means.
+        names = ("win_rate", "kl_nats", "mean_tokens")
+        Trainer.log(trainer, {f"eval_{k}": float(result[k]) for k in names})
 
     def card(folder: Path, seconds: float) -> None:
         write_card(_card(job, contest, seconds), folder)

@@ -141,10 +141,25 @@ def _two_answers(outputs: int, vocabulary: int, size: ScratchSize) -> PreTrained
     return BertForSequenceClassification(config)
 
 
+@dataclass(frozen=True)
+class Base:
+    """What a judge starts from.
+
+    Attributes:
+        model: a sequence classifier.
+        tokenizer: its own.
+        new_head: whether its last layer is random.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    new_head: bool
+
+
 def make_base(
     config: FitConfig, kind: str, train: Iterable[PreferencePair], size: ScratchSize
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and tokenizer to start a judge of ``kind`` from; the new head is random by the seed.
+) -> Base:
+    """Model and tokenizer to start a judge of ``kind`` from; a new head is random by the seed.
 
     Args:
         config: of the fit.
@@ -162,38 +177,45 @@ def make_base(
         tokenizer: PreTrainedTokenizerBase = scratch_tokenizer(
             texts, size, types=kind == "pairwise"
         )
-        return scratch_model(kind, outputs, len(tokenizer), size), tokenizer
+        return Base(scratch_model(kind, outputs, len(tokenizer), size), tokenizer, True)
     tokenizer = load_tokenizer(config.base, allow_download=config.allow_download)
-    model = _with_new_head(config, outputs)
+    model, new_head = _classifier(config, outputs)
     pad = padding_id(tokenizer)
     model.config.pad_token_id = pad
     model.config.get_text_config().pad_token_id = pad
     if config.gradient_checkpointing:
         options = {"use_reentrant": False}
         model.gradient_checkpointing_enable(options)  # type: ignore[no-untyped-call]
-    return _with_adapter(model, config) if config.lora else model, tokenizer
+    return Base(model, tokenizer, new_head)
 
 
-def _with_new_head(config: FitConfig, outputs: int) -> PreTrainedModel:
+def _classifier(config: FitConfig, outputs: int) -> tuple[PreTrainedModel, bool]:
+    """The base as a sequence classifier, and whether its head had to be made."""
     path = Path(config.base).expanduser()
     source = str(shipped_model_path()) if config.base == SHIPPED else config.base
     source = str(path) if path.is_dir() else source
     # Frozen weights may be rounded; weights that are trained may not, or small steps vanish.
     half = config.lora and config.dtype == "bfloat16"
     try:
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        model, info = AutoModelForSequenceClassification.from_pretrained(
             source,
             num_labels=outputs,
             dtype=torch.bfloat16 if half else torch.float32,
             ignore_mismatched_sizes=True,
             local_files_only=not config.allow_download,
+            output_loading_info=True,
         )
     except Exception as error:
         raise ModelError(f"cannot make a sequence classifier from {source}: {error}") from error
-    return model
+    return model, bool(info["missing_keys"] or info["mismatched_keys"])
 
 
-def _with_adapter(model: PreTrainedModel, config: FitConfig) -> PreTrainedModel:
+def with_adapter(model: PreTrainedModel, config: FitConfig) -> PreTrainedModel:
+    """The model with a LoRA adapter on every linear layer, and its head trained in full.
+
+    Raises:
+        ConfigError: the model has no layers that an adapter can be put on.
+    """
     from peft import LoraConfig, get_peft_model
 
     options = LoraConfig(
@@ -207,3 +229,19 @@ def _with_adapter(model: PreTrainedModel, config: FitConfig) -> PreTrainedModel:
     except ValueError as error:
         raise ConfigError(f"LoRA cannot be added to {config.base}: {error}") from error
     return adapted  # type: ignore[return-value]
+
+
+def last_layer(model: PreTrainedModel, outputs: int) -> torch.nn.Linear:
+    """The layer that gives the judge's numbers.
+
+    Raises:
+        ModelError: there is none that can be recognised.
+    """
+    found = [
+        module
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == outputs
+    ]
+    if not found:
+        raise ModelError(f"the base model has no linear layer with {outputs} outputs at its end")
+    return found[-1]

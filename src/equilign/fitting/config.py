@@ -45,7 +45,7 @@ class FitConfig:
     )
     learning_rate: float | None = field(
         default=None,
-        metadata={"help": "Default: 5e-4 from scratch, 1e-4 with --lora, else 2e-5."},
+        metadata={"help": "Default: 1e-3 from scratch, 1e-4 with --lora, else 2e-5."},
     )
     batch_size: int = field(default=32, metadata={"help": "Pairs per optimiser step."})
     micro_batch_size: int | None = field(
@@ -114,7 +114,7 @@ class FitConfig:
     def schedule(self) -> tuple[int, float, float]:
         """Epochs, learning rate and weight decay, defaults filled in."""
         scratch = self.base == SCRATCH
-        epochs, rate, decay = (30, 5e-4, 1.0) if scratch else (3, 1e-4 if self.lora else 2e-5, 0.01)
+        epochs, rate, decay = (30, 1e-3, 1.0) if scratch else (3, 1e-4 if self.lora else 2e-5, 0.01)
         return (
             epochs if self.epochs is None else self.epochs,
             rate if self.learning_rate is None else self.learning_rate,

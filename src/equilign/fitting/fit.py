@@ -6,15 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from equilign.errors import ModelError
 from equilign.files import explain_disk_full
-from equilign.fitting.bases import ScratchSize, make_base
+from equilign.fitting.bases import ScratchSize, last_layer, make_base, with_adapter
 from equilign.fitting.config import SCRATCH, FitConfig
 from equilign.fitting.measures import best_factor
 from equilign.fitting.split import Split
 from equilign.fitting.trainer import (
+    LOSSES,
     JudgeTrainer,
     PairCollator,
     PairDataset,
@@ -35,6 +38,8 @@ from equilign.oracles.judge_text import (
 from equilign.trainers.metrics import MetricsFile
 
 SCRATCH_LENGTH = 512
+START = 0.1
+"""Root mean square of the margins that a new judge starts from, in logits."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ def _fit(
     progress: Progress | None,
     size: ScratchSize,
 ) -> None:
-    model, tokenizer = make_base(config, kind, split.train, size)
+    base = make_base(config, kind, split.train, size)
+    model, tokenizer = base.model, base.tokenizer
     wanted = config.max_length or (SCRATCH_LENGTH if config.base == SCRATCH else None)
     judge_config = JudgeConfig(kind, config.prompt_format, max_length=wanted)
     limit = length_limit(model, tokenizer, wanted)
@@ -103,13 +109,16 @@ def _fit(
     judge_config = replace(judge_config, prompt_format=text.prompt_format, max_length=limit)
     metrics = MetricsFile(places.metrics, kind)
     train = PairDataset(split.train, text, kind)
+    collate = PairCollator(padding_id(tokenizer))
+    args = training_arguments(config, places.checkpoints, math.ceil(len(train) / config.batch_size))
+    if base.new_head:
+        model.to(args.device)  # type: ignore[arg-type]
+        quieten(model, kind, config.outputs(kind), collate([train[i] for i in _some(len(train))]))
     trainer = JudgeTrainer(
         kind,
-        model=model,
-        args=training_arguments(
-            config, places.checkpoints, math.ceil(len(train) / config.batch_size)
-        ),
-        data_collator=PairCollator(padding_id(tokenizer)),
+        model=with_adapter(model, config) if config.lora else model,
+        args=args,
+        data_collator=collate,
         train_dataset=train,
         eval_dataset=PairDataset(split.validation, text, kind),
         callbacks=callbacks(config, metrics, kind, progress),
@@ -126,6 +135,36 @@ def _fit(
         _save(config, trained, tokenizer, judge_config, split.validation, places.judge)
         shutil.rmtree(places.checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
+
+
+def _some(number: int, most: int = 16) -> range:
+    """At most ``most`` places, evenly spaced."""
+    return range(0, number, max(1, -(-number // most)))
+
+
+@torch.no_grad()
+def quieten(model: PreTrainedModel, kind: str, outputs: int, batch: dict[str, Tensor]) -> None:
+    """Shrink a random last layer until the margins that it gives are small, `START` on average.
+
+    What a random head says about an answer is noise, and where the data say nothing, training
+    would never remove it. Not to zero: there a general judge has no gradient.
+
+    Args:
+        model: to be changed.
+        kind: of judge.
+        outputs: of its last layer.
+        batch: pairs to measure the margins on.
+    """
+    model.eval()  # type: ignore[no-untyped-call]
+    labels = batch["labels"].to(model.device)
+    texts = {k: v.to(model.device) for k, v in batch.items() if k != "labels"}
+    values = model(**texts).logits.float()
+    _, margins = LOSSES[kind](values[: len(labels)], values[len(labels) :], labels)
+    size = float(margins.square().mean().sqrt())
+    if size > START:
+        power = 0.5 if kind == "general" else 1.0  # of a general judge margins are products
+        for parameter in last_layer(model, outputs).parameters():
+            parameter.mul_((START / size) ** power)
 
 
 def _check_finite(trainer: JudgeTrainer) -> None:

@@ -188,8 +188,32 @@ _WORDS = ("random", "uniform", "reference")
 @dataclass(frozen=True, eq=False)
 class _State:
     log_policy: Vector
-    log_ref: Vector
     payoff: Vector
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """Labelled pairs, and what the rule's loss makes of them."""
+
+    game: PreferenceGame
+    rule: ContrastiveRule
+    options: ContrastiveOptions
+    generator: np.random.Generator
+
+    def drawn_by(self, log_policy: Vector, near: Vector | None = None) -> Vector:
+        """The payoff fitted to pairs of a policy; ``near`` is where the fit may start."""
+        prefs, samples = 0.5 + self.game.margin, self.options.samples
+        if samples is not None:
+            prefs = sampled_prefs(self.game, samples, self.generator)
+        law = np.exp(np.maximum(log_policy, LEAST_LOG))
+        return FITS[self.rule.loss](prefs, law / law.sum(), near)
+
+    def given(self, log_start: Vector) -> Vector:
+        """The payoff fitted to the fixed pairs of an offline rule."""
+        who = self.options.sampler
+        if who is None:
+            return self.drawn_by(log_start)
+        return self.drawn_by(_floored(start_policy(self.game, who, self.options.seed)))
 
 
 def play_contrastive(
@@ -208,37 +232,21 @@ def play_contrastive(
     """
     if game.is_batch:
         raise ConfigError(f"{rule.title} plays one game; take game[x] of a batch")
-    beta = options.kl_weight(game, rule.loss)
-    generator, fit = options.generator(), FITS[rule.loss]
-    policy = np.array(start_policy(game, options.start, options.seed), dtype=np.float64)
-    log_start = _floored(policy)
-
-    def fitted(law: Vector, near: Vector | None) -> Vector:
-        prefs = 0.5 + game.margin
-        if options.samples is not None:
-            prefs = sampled_prefs(game, options.samples, generator)
-        return fit(prefs, law / law.sum(), near)
-
-    def first_payoff() -> Vector:
-        drawn = policy
-        if options.sampler is not None:
-            drawn = np.array(start_policy(game, options.sampler, options.seed), dtype=np.float64)
-        return fitted(np.exp(_floored(drawn)), None)
-
-    fixed = first_payoff() if rule.pairs == Pairs.OFFLINE else None
+    beta, data = options.kl_weight(game, rule.loss), _Data(game, rule, options, options.generator())
+    log_start = _floored(start_policy(game, options.start, options.seed))
+    log_ref = _floored(game.reference)
+    fixed = data.given(log_start) if rule.pairs == Pairs.OFFLINE else None
 
     def advance(now: _State, t: int) -> _State:
-        law = np.exp(np.maximum(now.log_policy, LEAST_LOG))
-        payoff = fitted(law, now.payoff) if fixed is None else fixed
-        log_ref = now.log_policy if rule.moves_reference else now.log_ref
-        target = log_normalise(log_ref + (payoff - payoff.max()) / beta)
+        payoff = data.drawn_by(now.log_policy, now.payoff) if fixed is None else fixed
+        anchor = now.log_policy if rule.moves_reference else log_ref
+        target = log_normalise(anchor + (payoff - payoff.max()) / beta)
         mixed = (1.0 - options.share) * now.log_policy + options.share * target
-        return _State(log_normalise(mixed), log_ref, payoff)
+        return _State(log_normalise(mixed), payoff)
 
-    log_ref = log_start if rule.moves_reference else _floored(game.reference)
     dynamics = Dynamics(
         name=rule.name,
-        start=_State(log_start, log_ref, np.zeros(game.size) if fixed is None else fixed),
+        start=_State(log_start, np.zeros(game.size) if fixed is None else fixed),
         log_policy=lambda now: now.log_policy,
         advance=advance,
         gap=None,
@@ -254,6 +262,6 @@ def play_contrastive(
     return run(game, dynamics, options)
 
 
-def _floored(policy: Vector) -> Vector:
+def _floored(policy: Float[np.ndarray, "*some n"]) -> Vector:
     # An answer that is never given gets the limit of one that is given ever more rarely.
-    return log_normalise(np.log(np.maximum(policy, np.exp(LEAST_LOG))))
+    return log_normalise(np.log(np.maximum(np.asarray(policy, np.float64), np.exp(LEAST_LOG))))

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from equilign.errors import DataError
 from equilign.losses import sequence_logps, token_logps
 from equilign.losses.logps import CHUNK_ELEMENTS
 from equilign.rollout.generate import eval_mode
@@ -32,7 +33,17 @@ def pad_pairs(
 
     Returns:
         ids, attention mask, and the mask of completion tokens, each ``(n, t)``.
+
+    Raises:
+        DataError: a prompt or a completion has no tokens.
     """
+    for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        if not prompt or not completion:
+            what = "completion" if prompt else "prompt"
+            raise DataError(
+                f"{what} {number} of the batch has no tokens: nothing can be scored without a "
+                "token before it, or of nothing. Leave empty rows out"
+            )
     width = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True))
     ids = torch.full((len(prompts), width), pad_id)
     attention = torch.zeros(len(prompts), width, dtype=torch.bool)

@@ -7,6 +7,7 @@ the slots, and the policy is regressed on the result. It knows slots and stages,
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -116,7 +117,8 @@ class MirrorTrainer(GameTrainer):
 
         A row holds ``prompt, prompt_ids, completions, completion_ids, finished``, ``weights`` (of
         the sampling), ``loss_weights`` (0 without a verdict),
-        ``prefs`` (K x K, among the responses; null: no verdict), ``logps`` (slot -> K, nats),
+        ``prefs`` (K x K, among the responses; null: no verdict), ``logps`` (slot -> K, nats; of the
+        reference only the first where it is no anchor),
         ``win_rates`` (slot -> K) and ``trained`` (which of the K are trained on).
         """
         prompts = [self.prompts[i] for i in members]
@@ -138,10 +140,22 @@ class MirrorTrainer(GameTrainer):
                 add_win_rates(row, str(slot), harden(block) if hard else block, weights)
         for row, game in zip(rows, games, strict=True):
             choose_responses(row, game, self.mirror_config.responses, hard=hard)
-        for slot in sorted(self.stages.anchors(index) | {Slot.CURRENT, Slot.REFERENCE}):
-            for row, values in zip(rows, self._logps(slot, groups), strict=True):
-                row["logps"][str(slot)] = values
+        self._add_logps(index, groups, rows)
         return rows
+
+    def _add_logps(self, index: int, groups: list[Group], rows: list[Row]) -> None:
+        """Log-probabilities under every anchor, and under the start model for the KL metric."""
+        current = self._logps(Slot.CURRENT, groups)
+        for slot in sorted(self.stages.anchors(index) | {Slot.CURRENT, Slot.REFERENCE}):
+            scored = groups
+            if slot not in self.stages.anchors(index) and not groups[0].weights:
+                # The metric alone needs it: one of the K samples is enough for an estimate.
+                scored = [replace(g, completions=g.completions[:1]) for g in groups]
+            # In the first round every slot is the start model.
+            same = slot == Slot.CURRENT or index == 0
+            found = current if same else self._logps(slot, scored)
+            for row, values in zip(rows, found, strict=True):
+                row["logps"][str(slot)] = values
 
     def _sample(self, slot: Slot, prompts: Sequence[Any], index: int, number: int) -> list[Group]:
         seed = derive_seed(self.args.seed, self.method, index, number, str(slot))
@@ -222,10 +236,7 @@ class MirrorTrainer(GameTrainer):
         games = [as_game(r["prefs"]) for r in rows]
         whole = [game for game in games if not np.isnan(game).any()]
         report = cycle_report(whole) if whole else None
-        ratio = [
-            float(np.dot(r["weights"], np.subtract(r["logps"]["current"], r["logps"]["reference"])))
-            for r in rows
-        ]
+        ratio = [_log_ratio(r) for r in rows]
         lengths = [len(ids) for r in rows for ids in r["completion_ids"]]
         return {
             "kl_to_reference_nats": float(np.mean(ratio)),
@@ -237,6 +248,14 @@ class MirrorTrainer(GameTrainer):
                 report.with_condorcet_winner / report.prompts if report else 0.0
             ),
         }
+
+
+def _log_ratio(row: Row) -> float:
+    """``log pi - log ref``, over the row's samples or the first of them, nats."""
+    current, reference = row["logps"]["current"], row["logps"]["reference"]
+    if len(reference) < len(current):
+        return float(current[0] - reference[0])
+    return float(np.dot(row["weights"], np.subtract(current, reference)))
 
 
 def _normaliser(name: str) -> Normaliser:

@@ -133,7 +133,10 @@ class ReinforceConfig(SequenceConfig):
 
 @dataclass
 class PPOConfig(RewardConfig):
-    """Options of PPO; names and defaults as in TRL's last PPO where the meaning is the same.
+    """Options of PPO; names as in TRL's last PPO where the meaning is the same.
+
+    So are the defaults, but for what suits a critic that starts from a reward model, as ours does
+    not: ``lam`` was 0.95 and ``cliprange_value`` 0.2.
 
     Raises:
         ConfigError: an option is out of range.
@@ -145,10 +148,10 @@ class PPOConfig(RewardConfig):
     )
     gamma: float = field(default=1.0, metadata={"help": "Discount per token."})
     lam: float = field(
-        default=0.95,
+        default=1.0,
         metadata={
             "help": "Decay of the advantage trace per token (lambda of GAE); 1 takes whole "
-            "responses and is unbiased, less trusts the critic."
+            "responses and is unbiased, less trusts the critic, which starts from nothing."
         },
     )
     cliprange: float = field(
@@ -156,7 +159,7 @@ class PPOConfig(RewardConfig):
         metadata={"help": "How far the probability ratio of a token may leave 1 with a gradient."},
     )
     cliprange_value: float | None = field(
-        default=0.2,
+        default=None,
         metadata={
             "help": "How far a round may move a value with a gradient, in units of reward; null: "
             "no bound."
