@@ -275,7 +275,24 @@ def _trl_nash(model, rows, tokenizer, common, prompts, samples):  # noqa: ANN001
     )
 
 
+def count(folder: Path) -> dict[str, int]:
+    """Response tokens of all rounds, as they were written."""
+    rows = [
+        json.loads(text)
+        for path in sorted((folder / "rounds").glob("*.jsonl"))
+        for text in path.read_text().splitlines()
+    ]
+    return {"response_tokens": sum(len(ids) for r in rows for ids in r["completion_ids"])}
+
+
+def peer_version() -> dict[str, str]:
+    import trl
+
+    return {"trl_version": trl.__version__}
+
+
 def main() -> None:
+    """Warm up, run, print."""
     side, method, size, model_path, steps = sys.argv[1:6]
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     set_verbosity_error()
@@ -296,6 +313,7 @@ def main() -> None:
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "stages_s": clock.seconds,
             "optimiser_steps": int(trainer.state.global_step),
+            **(count(Path(folder) / "run") if side == "equilign" else peer_version()),
         }
     print(json.dumps(result))
 

@@ -24,6 +24,7 @@ class Options:
     colour: Colour | str = "red"
     only: Colour = Colour.RED
     maybe: float | None = None
+    loose: str | float = 0.0
     few: list[int] | None = None
     span: tuple[float, float] | None = None
     extra: dict[str, Any] | str | None = None
@@ -47,6 +48,8 @@ class Options:
         ("maybe", "1e-3", 1e-3),
         ("maybe", None, None),
         ("maybe", "null", None),
+        ("loose", "1e-3", 1e-3),
+        ("loose", "fast", "fast"),
         ("few", ["1", 2], [1, 2]),
         ("span", [0, "1e1"], (0.0, 10.0)),
         ("extra", {"a": 1}, {"a": 1}),

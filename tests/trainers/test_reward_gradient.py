@@ -243,7 +243,7 @@ def test_a_response_without_a_verdict_is_not_trained_on(tmp_path, name, whiten):
     """Its advantage is 0 and nobody's baseline: the others' are as if it had not been there."""
     rewards = table_rewards()
     rewards["a b"][5] = math.nan
-    options = {"beta": 0.0, "whiten_advantages": whiten} if name == "ppo" else {"beta": 0.0}
+    options = {} if whiten is None else {"whiten_advantages": whiten}
     trainer = build(
         tmp_path / "a", name, oracle=TableReward(rewards, abstains=True),
         sampler=Scripted((3, 5, 0)), **options,
@@ -254,7 +254,7 @@ def test_a_response_without_a_verdict_is_not_trained_on(tmp_path, name, whiten):
     json.dumps(row, allow_nan=False)
     alone = build(tmp_path / "b", name, oracle=TableReward(rewards, abstains=True),
                   sampler=Scripted((3, 0)), model=trainer.policy, **options)  # fmt: skip
-    alone.start_round(0)
+    alone.references = trainer.references
     (without,) = alone.play_chunk(0, 0, [0])
     kept = np.concatenate([np.ravel(row["advantages"][0]), np.ravel(row["advantages"][2])])
     expected = np.concatenate([np.ravel(x) for x in without["advantages"]])

@@ -196,7 +196,7 @@ def decode(
     for step in range(options.max_new_tokens):
         tokens = _choose(streams, options)
         chosen[rows.index, step] = tokens
-        done = done | torch.isin(tokens, last)
+        done = done | (tokens == last if len(last) == 1 else torch.isin(tokens, last))
         finished = int(done.sum())
         if finished == len(done) or step + 1 == options.max_new_tokens:
             break

@@ -21,8 +21,9 @@ ITSELF: tuple[Part, ...] = ((1.0, nullcontext),)
 
 
 def mixed_logits(streams_logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """``sum_k w_k log_softmax(logits_k)``, unnormalised, float32."""
+    """``sum_k w_k log_softmax(logits_k)`` up to a constant, float32."""
     if len(weights) == 1:
-        return weights[0] * streams_logits[0].float()
+        only = streams_logits[0].float()
+        return only if weights[0] == 1.0 else weights[0] * only
     parts = [w * log_softmax(x.float(), -1) for x, w in zip(streams_logits, weights, strict=True)]
     return torch.stack(parts).sum(dim=0)

@@ -11,6 +11,17 @@ def base_model(model: nn.Module) -> PreTrainedModel | None:
     return next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether the model, or a wrapper of it, is compiled, so that its parts stand still."""
+    for module in model.modules():
+        # By name: the class lives in a part of torch that takes seconds to import.
+        if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
+            return True
+        if isinstance(module, PreTrainedModel):
+            return False
+    return False
+
+
 def accepts(model: nn.Module, argument: str) -> bool:
     """Whether a forward pass takes ``argument``; wrappers hide the signature of their model."""
     base = base_model(model)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from equilign.losses.logps import linear_token_logps
-from equilign.rollout.models import base_model
+from equilign.rollout.models import base_model, is_compiled
 
 _UNTOUCHED: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
 """Whether a model hands back what its output layer says, found out once per model."""
@@ -95,21 +95,13 @@ def output_layer(model: nn.Module, inputs: dict[str, Any]) -> OutputLayer | None
     if base is None:
         return None
     linear = base.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if type(linear) is not nn.Linear or "forward" in vars(linear) or _compiled(model):
+    if type(linear) is not nn.Linear or "forward" in vars(linear) or is_compiled(model):
         return None
     softcap = vars(base.config).get("final_logit_softcapping")
     layer = OutputLayer(linear, base.config, softcap)
     if base not in _UNTOUCHED:
         _UNTOUCHED[base] = _hands_back(model, layer, inputs)
     return layer if _UNTOUCHED[base] else None
-
-
-def _compiled(model: nn.Module) -> bool:
-    # By name: the class lives in a part of torch that takes seconds to import.
-    return any(
-        type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None
-        for m in model.modules()
-    )
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ def _chart(key: str, title: str, caption: str, y: str, lines: list[Line], digits
         y,
         lines,
         x_whole=True,
-        levels={"start model": 0.5} if digits > 1 else {},
+        levels={"": 0.5} if digits > 1 else {},
         table=_numbers(lines, title, digits),
     )
 

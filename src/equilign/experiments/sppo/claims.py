@@ -71,7 +71,7 @@ def ahead_of(results: Results, oracle: str, rival: str) -> Claim:
     raw = spread(results.over(oracle, mine) - results.over(oracle, other))
     controlled = spread(results.controlled(oracle, mine) - results.controlled(oracle, other))
     length = spread(results.tokens[mine] - results.tokens[other])
-    title = contestant(rival).title
+    title = contestant(rival).named
     counted = controlled if oracle == HELD_OUT else raw
     how = "length-controlled win rate" if oracle == HELD_OUT else "win rate"
     paper = {"iterated-dpo": "28.5 against 22.3", "iterated-ipo": "28.5 against 20.1"}[rival]
@@ -130,7 +130,7 @@ def longer(results: Results) -> Claim:
     grown = spread(results.tokens[names[-1]] - results.tokens[START])
     lengths = ", ".join(said(spread(results.tokens[n]), 1) for n in names)
     others = ", ".join(
-        f"{c.title} {said(spread(results.tokens[results.last(c.method)]), 1)}"
+        f"{c.named} {said(spread(results.tokens[results.last(c.method)]), 1)}"
         for c in CONTESTANTS
         if c.method != MAIN
     )
@@ -150,8 +150,10 @@ def best_of_gains(results: Results) -> Claim:
         single, best = (results.over(oracle, n) for n in (name, best_name(name)))
         gain = spread(best - single)
         verdicts.append(sign(gain))
+        start = results.win_rate(oracle, best_name(START))
         words.append(
-            f"{_BY[oracle]} {said(spread(best))} against {said(spread(single))}, gain {said(gain)}"
+            f"{_BY[oracle]} {said(spread(best))} against {said(spread(single))}, gain "
+            f"{said(gain)}; the start model’s best {said(start)}"
         )
     return Claim(
         f"The best of {results.scale.best_of} answers of SPPO’s last policy, chosen by the "
@@ -172,7 +174,7 @@ def transfers(results: Results) -> Claim:
         verdicts.append(sign(gains[1]))
         share = gains[1].value / gains[0].value if gains[0].value > 0.0 else float("nan")
         kept = f", {share:.0%} of it" if np.isfinite(share) else ""
-        words.append(f"{c.title} {said(gains[0])} and {said(gains[1])}{kept}")
+        words.append(f"{c.named} {said(gains[0])} and {said(gains[1])}{kept}")
     return Claim(
         "The gain over the start model by the training oracle shows by the held-out oracle too, "
         "for every method.",

@@ -29,6 +29,11 @@ class Contestant:
     strength: str
     grid: tuple[float, ...]
 
+    @property
+    def named(self) -> str:
+        """The title within a sentence."""
+        return self.title.replace("Iterated", "iterated")
+
 
 CONTESTANTS = (
     Contestant("sppo", "SPPO", "eta", (5.0, 20.0)),

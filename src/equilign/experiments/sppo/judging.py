@@ -9,7 +9,7 @@ import numpy as np
 from equilign.evaluation.win_rate import by_attribute
 from equilign.experiments.sppo.contestants import CONTESTANTS
 from equilign.experiments.sppo.held_out import held_out_panel
-from equilign.experiments.sppo.pieces import START, Setting, first, player
+from equilign.experiments.sppo.pieces import DRAWN_AGAIN, START, Setting, first, player
 from equilign.files import write_json
 from equilign.oracles import Oracle, Panel, score_groups
 from equilign.rollout import Group, prompt_text
@@ -52,7 +52,8 @@ def judge_seed(setting: Setting, seed: int, *, tell: Tell) -> None:
     }
     training = restaurant_panel()
     for name in pickers(scale.rounds):
-        many = setting.load_answers(name, seed, scale.best_of)
+        source = DRAWN_AGAIN if name == START else name
+        many = setting.load_answers(source, seed, scale.best_of)
         answers[best_name(name)] = best_of(training, many)
     found: dict[str, Any] = {
         "players": list(answers),

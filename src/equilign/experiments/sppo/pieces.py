@@ -47,6 +47,9 @@ from equilign.tasks.restaurant_panel import restaurant_panel
 from equilign.trainers.rounds import derive_seed
 
 START = "start"
+DRAWN_AGAIN = "start-again"
+"""More answers of the start model: the best of its answers must not play those it was best of."""
+
 KL_PROMPTS = 64
 """The distance from the start is measured on so many prompts, one answer each."""
 
@@ -114,11 +117,12 @@ def first(group: Group, count: int) -> Group:
 
 
 def answer_start(setting: Setting, seed: int, *, tell: Tell) -> None:
-    """The start model's answers for one seed."""
+    """The start model's answers for one seed, two independent sets of them."""
     _quiet()
     model, tokenizer = load_model(SHIPPED), load_tokenizer(SHIPPED)
-    setting.sample_answers(START, seed, model, tokenizer, setting.scale.best_of)
-    tell(1, 1)
+    for number, name in enumerate((START, DRAWN_AGAIN)):
+        setting.sample_answers(name, seed, model, tokenizer, setting.scale.best_of)
+        tell(number + 1, 2)
 
 
 def train_piece(
