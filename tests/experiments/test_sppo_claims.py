@@ -123,6 +123,7 @@ def test_ipo_against_sppo_by_the_training_oracle():
     [
         ((0.10, 0.12, 0.05), True),
         ((0.12, 0.10, 0.05), True),
+        ((0.12, 0.05, 0.08), True),
         ((0.05, 0.10, 0.15), False),
         ((0.05, 0.10, 0.10), None),
         ((0.10, 0.05, 0.10), None),

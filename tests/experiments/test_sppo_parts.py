@@ -113,6 +113,12 @@ def test_round_robin_equals_head_to_head_of_each_pair():
         _, matrix = head_to_head(oracle, answers[a], answers[b])
         np.testing.assert_allclose(wins[:, i, j], matrix.mean(axis=(1, 2)), atol=1e-12)
     assert set(controlled) == {"x", "y"}
+    _, matrix = head_to_head(oracle, answers["y"], answers[START])
+    lengths = [
+        np.array([[len(c.ids) for c in g.completions] for g in answers[n]]) for n in ("y", START)
+    ]
+    extra = lengths[0][:, :, None] - lengths[1][:, None, :]
+    np.testing.assert_allclose(controlled["y"], length_controlled(matrix, extra))
 
 
 def test_length_control_takes_out_what_goes_with_length():

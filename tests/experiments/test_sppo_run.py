@@ -62,6 +62,8 @@ def test_seeds_play_other_prompts_and_policies_answer_for_themselves(tiny):
     folder, _, _ = tiny
     answers = {p.stem: read_jsonl(p) for p in (folder / "answers").glob("*.jsonl")}
     assert answers["start-seed-3000"] != answers["start-seed-3001"]
+    # The same model, drawn again: no policy shares its random numbers with another.
+    assert answers["start-seed-3000"] != answers["start-again-seed-3000"]
     first = [row["completions"][0] for row in answers["start-seed-3000"]]
     for method in ("sppo", "iterated-dpo"):
         assert [r["completions"][0] for r in answers[f"{method}-1-seed-3000"]] != first

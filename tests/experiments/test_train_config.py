@@ -139,7 +139,7 @@ def test_paths_of_the_file_start_from_its_folder_and_paths_of_flags_from_here(
     (tmp_path / "conf" / "a.jsonl").write_text("x")
     (tmp_path / "here" / "a.jsonl").write_text("y")
     monkeypatch.chdir(tmp_path / "here")
-    base = Path("../conf")
+    base = Path("..", "conf")
     found = config({**MINIMAL, "data": "a.jsonl"}, base=base)
     assert Path(resolve(found.base_dir, found.data.train)).read_text() == "x"
     found = config({**MINIMAL, "data": "a.jsonl"}, ("data", "a.jsonl"), base=base)

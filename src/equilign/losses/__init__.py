@@ -1,6 +1,6 @@
 """A rule on sequences: pure torch functions, unreduced."""
 
-from equilign.losses.logps import sequence_logps, token_logps
+from equilign.losses.logps import linear_token_logps, sequence_logps, token_logps
 from equilign.losses.mirror import (
     Normaliser,
     log_normaliser,
@@ -38,6 +38,7 @@ __all__ = [
     "kl_to_step",
     "labelled_pair_loss",
     "leave_one_out",
+    "linear_token_logps",
     "log_normaliser",
     "log_ratios",
     "masked_sum",

@@ -9,6 +9,7 @@ from equilign.rollout.encoding import (
 from equilign.rollout.generate import SamplingConfig, TransformersSampler
 from equilign.rollout.scoring import (
     completion_logps,
+    completion_token_logps,
     pad_pairs,
     score_answers,
     score_completions,
@@ -42,6 +43,7 @@ __all__ = [
     "VLLMSampler",
     "WeightPush",
     "completion_logps",
+    "completion_token_logps",
     "encode_completion",
     "encode_prompt",
     "end_tokens",
