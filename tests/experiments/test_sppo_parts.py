@@ -8,13 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from equilign.errors import ConfigError, OracleError
-from equilign.evaluation.win_rate import head_to_head
 from equilign.experiments.sppo import contestants, held_out
 from equilign.experiments.sppo.contestants import CONTESTANTS, LEARNING_RATES, selection
-from equilign.experiments.sppo.estimates import spread
 from equilign.experiments.sppo.held_out import (
     References,
     character_grams,
@@ -22,126 +19,13 @@ from equilign.experiments.sppo.held_out import (
     held_out_panel,
     shipped_references,
 )
-from equilign.experiments.sppo.judging import best_of, length_controlled, round_robin
-from equilign.experiments.sppo.pieces import START, first
 from equilign.experiments.sppo.results import title_of
 from equilign.experiments.sppo.scales import SCALES, get_scale
-from equilign.oracles import CallableOracle
-from equilign.rollout import Completion, Group, prompt_text
+from equilign.rollout import prompt_text
 from equilign.tasks.prompts import restaurant_prompts
 from equilign.tasks.restaurant_panel import restaurant_panel
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-
-
-# -- estimates -----------------------------------------------------------------------------
-
-
-def test_intervals_over_each_alone_are_students():
-    x = np.random.default_rng(0).normal(size=(5, 30))
-    found = spread(x)
-    assert found.value == pytest.approx(x.mean())
-    for means, got in ((x.mean(axis=1), found.seeds), (x.mean(axis=0), found.prompts)):
-        half = stats.t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means))
-        assert got == pytest.approx((means.mean() - half, means.mean() + half))
-    np.testing.assert_allclose(found.by_seed, x.mean(axis=1))
-
-
-def test_a_spread_of_one_kind_only_is_that_kinds():
-    seeds = np.array([[0.1], [0.4], [0.2]]) * np.ones((1, 20))
-    found = spread(seeds)
-    assert found.both == pytest.approx(found.seeds)
-    assert found.prompts == pytest.approx((found.value, found.value))
-    turned = spread(seeds.T)
-    assert turned.both == pytest.approx(turned.prompts)
-
-
-@pytest.mark.parametrize(("of_seeds", "of_prompts"), [(0.0, 0.3), (0.3, 0.3), (0.2, 0.0)])
-def test_both_covers_the_truth_as_often_as_it_says(of_seeds, of_prompts):
-    """Five seeds, forty prompts, drawn anew each time; the truth is 0."""
-    rng = np.random.default_rng(1)
-    hits = {"both": 0, "prompts": 0}
-    for _ in range(600):
-        a, b = rng.normal(0, of_seeds, (5, 1)), rng.normal(0, of_prompts, (1, 40))
-        found = spread(a + b + rng.normal(0, 0.5, (5, 40)))
-        for name in hits:
-            low, high = getattr(found, name)
-            hits[name] += low <= 0.0 <= high
-    assert 0.92 <= hits["both"] / 600 <= 0.995
-    if of_seeds > 0.2:
-        assert hits["prompts"] / 600 < 0.75, "prompts alone miss the spread of the trainings"
-
-
-def test_degenerate_spreads():
-    assert spread([[0.5, 0.5], [0.5, 0.5]]).both == (0.5, 0.5)
-    one = spread([[0.2, 0.4]])
-    assert one.seeds == one.both == (-np.inf, np.inf)
-    for bad in ([], [[]], [1.0]):
-        with pytest.raises(ValueError, match="seeds, prompts"):
-            spread(np.array(bad))
-
-
-# -- judging -------------------------------------------------------------------------------
-
-
-def group(prompt, *texts):
-    return Group(prompt, (1,), tuple(Completion(tuple(range(len(t))), t, True) for t in texts))
-
-
-LONGER = CallableOracle(lambda prompt, a, b: 1.0 / (1.0 + np.exp(len(b) - len(a))))
-
-
-def test_best_of_takes_the_best_and_the_first_of_equals():
-    groups = [group("p", "aa", "bbbb", "cc"), group("q", "aa", "bb")]
-    kept = best_of(LONGER, groups)
-    assert [[c.text for c in g.completions] for g in kept] == [["bbbb"], ["aa"]]
-    assert [g.prompt for g in kept] == ["p", "q"]
-
-
-def test_round_robin_equals_head_to_head_of_each_pair():
-    rng = np.random.default_rng(3)
-    table = rng.random(64)
-    oracle = CallableOracle(lambda p, a, b: float(table[(7 * len(a) + 13 * len(b)) % 64]))
-    names = [START, "x", "y"]
-    answers = {
-        name: [group(p, *("a" * int(k) for k in rng.integers(1, 9, 3 - i))) for p in "pqrs"]
-        for i, name in enumerate(names)
-    }
-    wins, controlled = round_robin(oracle, answers)
-    assert wins.shape == (4, 3, 3)
-    for (i, a), (j, b) in product(enumerate(names), repeat=2):
-        _, matrix = head_to_head(oracle, answers[a], answers[b])
-        np.testing.assert_allclose(wins[:, i, j], matrix.mean(axis=(1, 2)), atol=1e-12)
-    assert set(controlled) == {"x", "y"}
-    _, matrix = head_to_head(oracle, answers["y"], answers[START])
-    lengths = [
-        np.array([[len(c.ids) for c in g.completions] for g in answers[n]]) for n in ("y", START)
-    ]
-    extra = lengths[0][:, :, None] - lengths[1][:, None, :]
-    np.testing.assert_allclose(controlled["y"], length_controlled(matrix, extra))
-
-
-def test_length_control_takes_out_what_goes_with_length():
-    rng = np.random.default_rng(4)
-    extra = rng.normal(3.0, 5.0, (50, 2, 4))
-    own = rng.normal(0.6, 0.1, (50, 1, 1))
-    verdicts = own + 0.3 * np.tanh(extra / extra.std())
-    found = length_controlled(verdicts, extra)
-    assert found.shape == (50,)
-    assert found.mean() == pytest.approx(0.6, abs=0.03)
-    assert verdicts.mean() > 0.67
-    # Least squares: the mean is the line's height at equal length.
-    x = np.tanh(extra / extra.std()).ravel()
-    _, height = np.polyfit(x, verdicts.ravel(), 1)
-    assert found.mean() == pytest.approx(height)
-    same = length_controlled(verdicts, np.zeros_like(extra))
-    np.testing.assert_allclose(same, verdicts.mean(axis=(1, 2)))
-    constant = length_controlled(verdicts, np.full_like(extra, 2.0))
-    np.testing.assert_allclose(constant, verdicts.mean(axis=(1, 2)))
-
-
-def test_first_answers():
-    assert [c.text for c in first(group("p", "a", "bb", "ccc"), 2).completions] == ["a", "bb"]
 
 
 # -- the held-out oracle -------------------------------------------------------------------

@@ -18,9 +18,8 @@ from equilign.losses.policy_gradient import (
     penalised_reward,
     reinforce_loss,
 )
-from equilign.rollout import completion_logps
+from equilign.rollout import completion_logps, completion_token_logps
 from equilign.rules.reward_gradient import exact_reward_gradient
-from equilign.trainers.token_scoring import completion_token_logps
 from tests.enumerable import END, RESPONSES, tiny_model
 
 BETA = 0.4

@@ -12,7 +12,7 @@ from equilign.losses.ppo import (
     masked_whiten,
     token_rewards,
 )
-from equilign.trainers.token_scoring import completion_token_logps
+from equilign.rollout import completion_token_logps
 from tests.enumerable import END, RESPONSES, tiny_model
 from tests.losses.test_policy_gradient import (
     BETA,

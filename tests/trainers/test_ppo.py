@@ -15,17 +15,18 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from equilign.errors import ConfigError, ModelError
-from equilign.rollout import SamplingConfig, TransformersSampler, completion_logps
+from equilign.losses import logps as chunked
+from equilign.rollout import (
+    SamplingConfig,
+    TransformersSampler,
+    completion_logps,
+    completion_token_logps,
+)
 from equilign.rules.reward_gradient import PPO, regularised_optimum
-from equilign.trainers import GameConfig, token_scoring
+from equilign.trainers import GameConfig
 from equilign.trainers.critic import Critic, CriticLearner
 from equilign.trainers.ppo import PPOConfig, PPOTrainer
-from equilign.trainers.token_scoring import (
-    completion_token_logps,
-    completion_tokens,
-    output_layer,
-    score_tokens,
-)
+from equilign.trainers.token_scoring import completion_tokens, output_layer, score_tokens
 from tests.enumerable import END, RESPONSES, tiny_model, tiny_tokenizer
 from tests.trainers.scored import (
     FAMILY,
@@ -236,7 +237,7 @@ def test_batch_loss_does_not_depend_on_the_batch(tmp_path):
 
 @pytest.mark.parametrize("chunk", [64, 2])
 def test_token_logps_against_one_forward_pass_each(monkeypatch, chunk):
-    monkeypatch.setattr(token_scoring, "_CHUNK_TOKENS", chunk)
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 3 * chunk)
     model = tiny_model(seed=2, spread=0.4)
     prompts, completions = [(1,), (2, 1, 1), (1, 2)], [(1, 1, 2, 0), (2,), (0,)]
     found = completion_tokens(
@@ -270,7 +271,7 @@ def test_chunked_token_logps_have_the_gradient_of_plain_ones(monkeypatch):
     model = tiny_model(seed=2, spread=0.4)
     gradients = []
     for chunk in (64, 1):
-        monkeypatch.setattr(token_scoring, "_CHUNK_TOKENS", chunk)
+        monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 3 * chunk)
         logps, mask = completion_token_logps(model, [(1, 2)] * 2, [(1, 0), (2,)], pad_id=END)
         gradients.append(flat_gradient(logps[mask].sum(), model))
     torch.testing.assert_close(*gradients)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from equilign.evaluation.spread import Spread
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -25,3 +27,15 @@ def all_of(verdicts: Iterable[bool | None]) -> bool | None:
     """False if one is False, else None if one is None, else True."""
     found = list(verdicts)
     return False if False in found else (None if None in found else True)
+
+
+def said(found: Spread, digits: int = 3) -> str:
+    """A mean with its interval over seeds and prompts."""
+    low, high = found.both
+    return f"{found.value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def sign(found: Spread, wanted: float = 1.0) -> bool | None:
+    """Whether a difference has the wanted sign: True, False, or None where that is open."""
+    low, high = sorted(wanted * end for end in found.both)
+    return True if low > 0.0 else (False if high < 0.0 else None)

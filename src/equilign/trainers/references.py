@@ -29,6 +29,7 @@ class References:
         self._model = model
         self._weights: dict[str, dict[str, Tensor]] = {}
         self._whole: dict[str, dict[str, Tensor]] | None = None
+        self._live: dict[str, nn.Parameter] | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self._weights
@@ -71,9 +72,11 @@ class References:
         self._whole = {name: full(weights) for name, weights in self._weights.items()}
         try:
             with whole(self._model):
+                # Looked up once: a mixture plays a reference at every token.
+                self._live = self._trainable()
                 yield
         finally:
-            self._whole = None
+            self._whole = self._live = None
 
     @contextmanager
     def playing(self, name: str) -> Iterator[None]:
@@ -82,13 +85,14 @@ class References:
         Sharded weights must have been `gathered`.
         """
         held = self._weights if self._whole is None else self._whole
-        own = {n: p.data for n, p in self._trainable().items()}
+        live = self._trainable() if self._live is None else self._live
+        own = {n: p.data for n, p in live.items()}
         try:
-            for n, p in self._trainable().items():
+            for n, p in live.items():
                 p.data = held[name][n]
             yield
         finally:
-            for n, p in self._trainable().items():
+            for n, p in live.items():
                 p.data = own[n]
 
     def save(self, folder: Path, *, write: bool = True) -> None:

@@ -4,23 +4,16 @@ The conventions are those of `equilign.rollout.scoring`: one row ``prompt + comp
 the prompt and all padding masked, the one end token counted.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from equilign.losses import token_logps
+from equilign.rollout import completion_token_logps
 from equilign.rollout.generate import eval_mode
-from equilign.rollout.scoring import pad_pairs
-
-_CHUNK_TOKENS = 64
-"""Positions whose vocabulary is held in float32 at a time."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +21,7 @@ class TokenScores:
     """Tokens of ``n`` completions, padded to one width.
 
     Attributes:
-        logps: log-probability of each token, nats (grad); anything where the mask is off.
+        logps: log-probability of each token, nats (grad); 0 where the mask is off.
         mask: tokens of the completions.
         states: input of the output layer at the position *before* each token (no grad): all that
             the policy knew when it chose the token. None unless asked for.
@@ -59,14 +52,6 @@ def _inputs_of(layer: nn.Module | None) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def _accepts_logits_to_keep(model: nn.Module) -> bool:
-    # A PEFT or DDP wrapper hides the signature of the model that it wraps.
-    return any(
-        "logits_to_keep" in inspect.signature(module.forward).parameters
-        for module in model.modules()
-    )
-
-
 def completion_tokens(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
@@ -86,51 +71,13 @@ def completion_tokens(
         temperature: the softmax temperature that the responses were sampled at.
         head: the model's output layer, to keep the states too.
     """
-    ids, attention, answer = pad_pairs(prompts, completions, pad_id)
-    device = next(model.parameters()).device
-    ids, attention, answer = ids.to(device), attention.to(device), answer.to(device)
-    positions = (attention.long().cumsum(-1) - 1).clamp(min=0)
-    # Logits are needed from the position before the first completion token on.
-    first = int(answer.long().argmax(-1).min())
-    keep = ids.shape[1] - first + 1
-    options: dict[str, Any] = {"logits_to_keep": keep} if _accepts_logits_to_keep(model) else {}
     with _inputs_of(head) as seen:
-        logits = model(
-            input_ids=ids,
-            attention_mask=attention.long(),
-            position_ids=positions,
-            use_cache=False,
-            **options,
-        ).logits
-    logps = _chunked_logps(logits[:, -keep:-1], ids[:, first:], temperature)
-    return TokenScores(logps, answer[:, first:], seen[-1][:, -keep:-1] if seen else None)
-
-
-def _chunked_logps(logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
-    """`token_logps`, some positions at a time; recomputed rather than kept for the gradient."""
-    scale = 1.0 if temperature == 0.0 else temperature
-
-    def score(part: Tensor, chosen: Tensor) -> Tensor:
-        return token_logps(part if scale == 1.0 else part / scale, chosen)
-
-    pieces = []
-    for start in range(0, ids.shape[1], _CHUNK_TOKENS):
-        part = logits[:, start : start + _CHUNK_TOKENS], ids[:, start : start + _CHUNK_TOKENS]
-        pieces.append(checkpoint(score, *part, use_reentrant=False))
-    return torch.cat(pieces, dim=1)
-
-
-def completion_token_logps(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    completions: Sequence[Sequence[int]],
-    *,
-    pad_id: int,
-    temperature: float = 1.0,
-) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
-    """Log-probability of each completion token in nats, and the mask of what is one."""
-    scores = completion_tokens(model, prompts, completions, pad_id=pad_id, temperature=temperature)
-    return scores.logps, scores.mask
+        logps, mask = completion_token_logps(
+            model, prompts, completions, pad_id=pad_id, temperature=temperature
+        )
+    # The last pass is the one that counts: before the first one the model is tried out.
+    width = mask.shape[1] + 1
+    return TokenScores(logps, mask, seen[-1][:, -width:-1] if seen else None)
 
 
 @torch.no_grad()

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from equilign.evaluation.spread import spread
 from equilign.experiments.sppo.contestants import CONTESTANTS
-from equilign.experiments.sppo.estimates import spread
 from equilign.experiments.sppo.judging import HELD_OUT, TRAINING
 from equilign.experiments.sppo.pieces import START, player
 from equilign.experiments.sppo.results import Results

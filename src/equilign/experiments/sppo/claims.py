@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from equilign.evaluation.spread import spread
 from equilign.experiments.sppo.contestants import CONTESTANTS, contestant
-from equilign.experiments.sppo.estimates import Spread, spread
 from equilign.experiments.sppo.judging import HELD_OUT, TRAINING, best_name
 from equilign.experiments.sppo.pieces import START, player
 from equilign.experiments.sppo.results import Results
-from equilign.experiments.verdicts import Claim, all_of
+from equilign.experiments.verdicts import Claim, all_of, said, sign
 
 RULE = (
     "Rule: 95 % intervals of the paired differences, over seeds and prompts; above zero holds, "
@@ -26,18 +26,6 @@ RULE = (
 )
 _BY = {TRAINING: "by the training oracle", HELD_OUT: "by the held-out oracle"}
 MAIN = "sppo"
-
-
-def said(found: Spread, digits: int = 3) -> str:
-    """A mean with its interval over seeds and prompts."""
-    low, high = found.both
-    return f"{found.value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def sign(found: Spread, wanted: float = 1.0) -> bool | None:
-    """Whether a difference has the wanted sign: True, False, or None where that is open."""
-    low, high = sorted(wanted * end for end in found.both)
-    return True if low > 0.0 else (False if high < 0.0 else None)
 
 
 def _path(results: Results, oracle: str, method: str) -> list[np.ndarray]:

@@ -1,18 +1,16 @@
 """All policies of one seed against each other, by the training oracle and by the held-out one."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
+from equilign.evaluation.round_robin import best_of, first, per_prompt_tokens, round_robin
 from equilign.evaluation.win_rate import by_attribute
 from equilign.experiments.sppo.contestants import CONTESTANTS
 from equilign.experiments.sppo.held_out import held_out_panel
-from equilign.experiments.sppo.pieces import DRAWN_AGAIN, START, Setting, first, player
+from equilign.experiments.sppo.pieces import DRAWN_AGAIN, START, Setting, player
 from equilign.files import write_json
-from equilign.oracles import Oracle, Panel, score_groups
-from equilign.rollout import Group, prompt_text
+from equilign.oracles import Panel
+from equilign.rollout import Group
 from equilign.runs import peak_memory_mb
 from equilign.tasks.restaurant_panel import restaurant_panel
 
@@ -62,7 +60,7 @@ def judge_seed(setting: Setting, seed: int, *, tell: Tell) -> None:
     }
     for number, (name, make) in enumerate(ORACLES.items()):
         panel = make()
-        shares, controlled = round_robin(panel, answers)
+        shares, controlled = round_robin(panel, answers, START)
         last = [player(c.method, scale.rounds) for c in CONTESTANTS]
         found["oracles"][name] = {
             "wins": shares.round(6).tolist(),
@@ -71,80 +69,6 @@ def judge_seed(setting: Setting, seed: int, *, tell: Tell) -> None:
         }
         tell(number + 1, len(ORACLES))
     write_json(path, {**found, "peak_memory_mb": peak_memory_mb()})
-
-
-def best_of(oracle: Oracle, groups: Sequence[Group]) -> list[Group]:
-    """Each group's answer with the highest mean win rate within the group; the first of equals."""
-    prompts = [prompt_text(g.prompt) for g in groups]
-    games = score_groups(oracle, prompts, [[c.text for c in g.completions] for g in groups])
-    kept = []
-    for group, game in zip(groups, games, strict=True):
-        best = int(game.mean(axis=1).argmax())
-        kept.append(Group(group.prompt, group.prompt_ids, (group.completions[best],)))
-    return kept
-
-
-def round_robin(
-    oracle: Oracle, answers: Mapping[str, Sequence[Group]]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Everyone against everyone on every prompt.
-
-    Args:
-        oracle: who judges.
-        answers: player -> its answers to the same prompts; `START` among them.
-
-    Returns:
-        Win rates ``(prompts, players, players)`` (row beats column, ties one half), and for each
-        player its length-controlled win rates over the start model, see `length_controlled`.
-    """
-    names = list(answers)
-    prompts = [g.prompt for g in answers[START]]
-    texts = [
-        [c.text for n in names for c in answers[n][i].completions] for i in range(len(prompts))
-    ]
-    games = score_groups(oracle, [prompt_text(p) for p in prompts], texts)
-    sizes = [len(answers[n][0].completions) for n in names]
-    spans = [slice(a, b) for a, b in pairwise(np.cumsum([0, *sizes]).tolist())]
-    shares = np.array([[[game[a, b].mean() for b in spans] for a in spans] for game in games])
-    controlled = {}
-    home = spans[names.index(START)]
-    for name, span in zip(names, spans, strict=True):
-        if name != START:
-            verdicts = np.stack([game[span, home] for game in games])
-            lengths = [_lengths(answers[n]) for n in (name, START)]
-            extra = lengths[0][:, :, None] - lengths[1][:, None, :]
-            controlled[name] = length_controlled(verdicts, extra)
-    return shares, controlled
-
-
-def length_controlled(verdicts: np.ndarray, extra: np.ndarray) -> np.ndarray:
-    """Win rates per prompt with the part that goes with length taken out, shape ``(prompts,)``.
-
-    A line is fitted to all verdicts by least squares, with ``tanh(extra / sd(extra))`` as in
-    length-controlled AlpacaEval (Dubois et al. 2024, arXiv:2404.04475); what is left when its
-    slope is taken out has the line's height at equal length as its mean.
-
-    Args:
-        verdicts: ``(prompts, answers, answers of the start model)``.
-        extra: tokens that the first answer is longer by, of the same shape.
-    """
-    spread = float(extra.std())
-    if spread == 0.0:
-        return np.asarray(verdicts.mean(axis=(1, 2)))
-    x = np.tanh(extra / spread)
-    centred = x - x.mean()
-    variance = float((centred**2).sum())
-    slope = float((centred * verdicts).sum()) / variance if variance > 0.0 else 0.0
-    return np.asarray((verdicts - slope * x).mean(axis=(1, 2)))
-
-
-def _lengths(groups: Sequence[Group]) -> np.ndarray:
-    return np.array([[len(c.ids) for c in g.completions] for g in groups], dtype=float)
-
-
-def per_prompt_tokens(groups: Sequence[Group]) -> np.ndarray:
-    """Mean length of the answers to each prompt, in tokens, end token included."""
-    return np.asarray(_lengths(groups).mean(axis=1))
 
 
 def _attributes(panel: Panel, policy: Sequence[Group], start: Sequence[Group]) -> dict[str, float]:

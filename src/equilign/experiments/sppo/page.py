@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from equilign.evaluation.spread import spread
 from equilign.experiments.sppo.charts import controlled_charts, length_charts, win_rate_charts
 from equilign.experiments.sppo.contestants import CONTESTANTS, selection
-from equilign.experiments.sppo.estimates import spread
 from equilign.experiments.sppo.judging import HELD_OUT, ORACLES, TRAINING, best_name
 from equilign.experiments.sppo.pieces import START, player
 from equilign.experiments.sppo.results import Results, title_of
+from equilign.experiments.table_data import Cell, shown, table_data
 from equilign.reports.reproduction import ReproductionPage, Section
-from equilign.reports.tables import Table
 from equilign.reports.words import duration
 
 PAPER = "arXiv:2405.00675"
@@ -26,33 +26,6 @@ SETTING = (
 )
 
 _NAMES = {TRAINING: "training oracle", HELD_OUT: "held-out oracle"}
-
-Cell = str | float | int | None
-
-
-def _table(
-    name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], digits: int = 3
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "caption": caption,
-        "columns": list(columns),
-        "rows": [list(row) for row in rows],
-        "digits": digits,
-    }
-
-
-def _shown(table: Mapping[str, Any], numeric: int | None = None) -> Table:
-    digits = table["digits"]
-
-    def text(cell: Cell) -> str:
-        if cell is None:
-            return "–"
-        return f"{cell:.{digits}f}" if isinstance(cell, float) else str(cell)
-
-    rows = [tuple(text(cell) for cell in row) for row in table["rows"]]
-    columns = table["columns"]
-    return Table(table["caption"], columns, rows, len(columns) - 1 if numeric is None else numeric)
 
 
 def _win_table(results: Results, oracle: str) -> dict[str, Any]:
@@ -70,7 +43,7 @@ def _win_table(results: Results, oracle: str) -> dict[str, Any]:
         f"Win rate over the start model by the {_NAMES[oracle]}; 95 % intervals over seeds and "
         "prompts, over seeds alone, over prompts alone"
     )
-    return _table(f"win-rate-{oracle}", caption, columns, rows)
+    return table_data(f"win-rate-{oracle}", caption, columns, rows)
 
 
 def _robin_table(results: Results, oracle: str) -> dict[str, Any]:
@@ -82,7 +55,7 @@ def _robin_table(results: Results, oracle: str) -> dict[str, Any]:
         for n, i in zip(names, place, strict=True)
     ]
     caption = f"Round robin by the {_NAMES[oracle]}: row beats column"
-    return _table(f"round-robin-{oracle}", caption, ["", *map(title_of, names)], rows)
+    return table_data(f"round-robin-{oracle}", caption, ["", *map(title_of, names)], rows)
 
 
 def _best_table(results: Results) -> dict[str, Any]:
@@ -99,7 +72,7 @@ def _best_table(results: Results) -> dict[str, Any]:
         f"Best of {results.scale.best_of} answers by the training oracle: win rate over one answer "
         "of the start model"
     )
-    return _table("best-of-n", caption, [*columns, "low ", "high "], rows)
+    return table_data("best-of-n", caption, [*columns, "low ", "high "], rows)
 
 
 def _votes_table(results: Results, oracle: str) -> dict[str, Any]:
@@ -111,7 +84,7 @@ def _votes_table(results: Results, oracle: str) -> dict[str, Any]:
     ]
     columns = ["Voter", *(title_of(results.last(c.method)) for c in CONTESTANTS)]
     caption = f"Win rate over the start model by each voter of the {_NAMES[oracle]} alone"
-    return _table(f"voters-{oracle}", caption, columns, rows)
+    return table_data(f"voters-{oracle}", caption, columns, rows)
 
 
 def _cost_table(results: Results) -> dict[str, Any]:
@@ -130,7 +103,8 @@ def _cost_table(results: Results) -> dict[str, Any]:
             rows.append([*row, 100.0 * mean("cyclic_prompts_share")])
     columns = ["Iteration", "Answers sampled", "Verdicts asked", "Answers trained on", "Steps"]
     columns += ["Loss", "KL to start (nats)", "Cyclic prompts (%)"]
-    return _table("costs", "What each iteration cost and did, mean over seeds", columns, rows, 2)
+    caption = "What each iteration cost and did, mean over seeds"
+    return table_data("costs", caption, columns, rows, 2)
 
 
 def _grid_table() -> dict[str, Any]:
@@ -147,7 +121,7 @@ def _grid_table() -> dict[str, Any]:
     rates = [f"Win rate {n + 1}" for n in range(len(found["grid"][0]["rounds"]))]
     columns = ["Method", "Strength", "Learning rate", *rates, "Tokens", ""]
     caption = "The grid, on other prompts and another seed, by the training oracle"
-    return _table("grid", caption, columns, rows)
+    return table_data("grid", caption, columns, rows)
 
 
 def tables(results: Results) -> list[dict[str, Any]]:
@@ -250,7 +224,7 @@ def build_page(
             title,
             words,
             drawn.get(key, ()),
-            [_shown(t) for t in data if t["name"].startswith(prefix)],
+            [shown(t) for t in data if t["name"].startswith(prefix)],
         )
         for key, title, prefix, words in _SECTIONS
     ]

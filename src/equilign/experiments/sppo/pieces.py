@@ -13,10 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -25,26 +22,20 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.utils import logging as transformers_logging
 
-from equilign.evaluation.callback import kl_nats, load_groups, save_groups
+from equilign.evaluation.callback import kl_nats
+from equilign.experiments.held_out import HeldOut, quiet, start_logps
 from equilign.experiments.sppo.contestants import COMMON, OWN
 from equilign.experiments.sppo.scales import Scale
 from equilign.files import read_jsonl, write_json
 from equilign.methods import get_method
 from equilign.models import SHIPPED, load_model, load_tokenizer
 from equilign.rollout import (
-    Completion,
-    Group,
     Prompt,
-    SamplingConfig,
-    TransformersSampler,
     pad_token,
-    score_answers,
 )
 from equilign.runs import peak_memory_mb
 from equilign.tasks.restaurant_panel import restaurant_panel
-from equilign.trainers.rounds import derive_seed
 
 START = "start"
 DRAWN_AGAIN = "start-again"
@@ -57,7 +48,7 @@ Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Setting:
+class Setting(HeldOut):
     """What all pieces of a run share.
 
     Attributes:
@@ -72,37 +63,10 @@ class Setting:
     train: Sequence[Prompt]
     evaluate: Sequence[Prompt]
 
-    def piece_file(self, name: str, seed: int) -> Path:
-        """The file whose presence says that a piece is finished."""
-        return self.folder / "pieces" / f"{name}-seed-{seed}.json"
-
-    def answers_file(self, player: str, seed: int) -> Path:
-        """Where the answers of a policy to the held-out prompts are."""
-        return self.folder / "answers" / f"{player}-seed-{seed}.jsonl"
-
-    def load_answers(self, player: str, seed: int, count: int | None = None) -> list[Group]:
-        """The answers of a policy, the first ``count`` per prompt."""
-        groups = load_groups(self.answers_file(player, seed))
-        return groups if count is None else [first(g, count) for g in groups]
-
-    def sample_answers(
-        self,
-        player: str,
-        seed: int,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        count: int,
-    ) -> None:
-        """Sample ``count`` answers to every held-out prompt, unless that is done."""
-        path = self.answers_file(player, seed)
-        if path.exists():
-            return
-        config = SamplingConfig(max_new_tokens=self.scale.max_tokens, batch_size=128)
-        sampler = TransformersSampler(model, tokenizer, config)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Each policy draws for itself: with one stream for all, answers would go together.
-        own = derive_seed(seed, "answers", player)
-        save_groups(path, sampler.sample(self.evaluate, count, own))
+    @property
+    def max_tokens(self) -> int:
+        """Length limit of an answer."""
+        return self.scale.max_tokens
 
 
 def player(method: str, number: int) -> str:
@@ -110,15 +74,9 @@ def player(method: str, number: int) -> str:
     return f"{method}-{number}"
 
 
-def first(group: Group, count: int) -> Group:
-    """The group's first ``count`` answers."""
-    kept: tuple[Completion, ...] = group.completions[:count]
-    return Group(group.prompt, group.prompt_ids, kept)
-
-
 def answer_start(setting: Setting, seed: int, *, tell: Tell) -> None:
     """The start model's answers for one seed, two independent sets of them."""
-    _quiet()
+    quiet()
     model, tokenizer = load_model(SHIPPED), load_tokenizer(SHIPPED)
     for number, name in enumerate((START, DRAWN_AGAIN)):
         setting.sample_answers(name, seed, model, tokenizer, setting.scale.best_of)
@@ -141,7 +99,7 @@ def train_piece(
     path = setting.piece_file(name, seed)
     if path.exists():
         return
-    _quiet()
+    quiet()
     began = time.perf_counter()
     set_seed(seed)
     watcher = _Answers(setting, name, seed, tell)
@@ -165,11 +123,6 @@ def train_piece(
     )
     # Weights, optimiser states and references of 15 runs are gigabytes.
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _quiet() -> None:
-    torch.set_num_threads(1)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _trainer(
@@ -216,7 +169,6 @@ class _Answers(TrainerCallback):
 
     def __init__(self, setting: Setting, name: str, seed: int, tell: Tell) -> None:
         self.setting, self.name, self.seed, self.tell = setting, name, seed, tell
-        self._start: PreTrainedModel | None = None
 
     def on_epoch_end(
         self,
@@ -235,7 +187,7 @@ class _Answers(TrainerCallback):
         if not path.exists():
             groups = self.setting.load_answers(who, self.seed, 1)[:KL_PROMPTS]
             pad = pad_token(tokenizer)
-            found = kl_nats(model, self._start_logps(pad), groups, pad_id=pad, temperature=1.0)
+            found = kl_nats(model, start_logps(pad), groups, pad_id=pad, temperature=1.0)
             write_json(path, found.value)
         self.tell(number, scale.rounds)
 
@@ -246,16 +198,6 @@ class _Answers(TrainerCallback):
     def _kl_file(self, number: int) -> Path:
         answers = self.setting.answers_file(player(self.name, number), self.seed)
         return answers.with_suffix(".kl.json")
-
-    def _start_logps(self, pad: int) -> Callable[[Sequence[Group]], list[float]]:
-        if self._start is None:
-            self._start = load_model(SHIPPED)
-        start = self._start
-
-        def logps(groups: Sequence[Group]) -> list[float]:
-            return [v for row in score_answers(start, groups, pad_id=pad) for v in row]
-
-        return logps
 
 
 def _round(folder: Path, method: str, number: int) -> dict[str, Any]:

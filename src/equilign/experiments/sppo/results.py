@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from equilign.errors import RunDirectoryError
+from equilign.evaluation.spread import Spread, spread
 from equilign.experiments.sppo.contestants import CONTESTANTS
-from equilign.experiments.sppo.estimates import Spread, spread
 from equilign.experiments.sppo.judging import best_name
 from equilign.experiments.sppo.pieces import START, Setting, player
 from equilign.experiments.sppo.scales import Scale

@@ -1,0 +1,1 @@
+"""`equilign refine`: a Leader's answers improved by a Follower, streaming and resumable."""
