@@ -56,6 +56,7 @@ bench: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/stackelberg_bench.py
 	$(VENV)/bin/python benchmarks/play_bench.py
 	$(VENV)/bin/python benchmarks/round_bench.py
+	$(VENV)/bin/python benchmarks/step_bench.py
 
 clean:
 	rm -rf $(VENV) build site dist .pytest_cache .mypy_cache .ruff_cache

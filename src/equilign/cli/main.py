@@ -16,6 +16,7 @@ COMMANDS = {
     "fit-oracle": ("equilign.cli.fit_oracle", "Train a judge from pairwise preferences."),
     "methods": ("equilign.cli.methods", "Every method: its game, its paper, its maturity."),
     "play": ("equilign.cli.play", "Play a game by learning rules, with their duality gaps."),
+    "refine": ("equilign.cli.refine", "Answers improved over several rounds by a Follower."),
     "report": ("equilign.cli.report", "Write the page of a run again."),
     "reproduce": ("equilign.cli.reproduce", "The experiments of a paper, claim by claim."),
     "solve": ("equilign.cli.solve", "The exact solution of a matrix, named game or data file."),

@@ -135,15 +135,11 @@ def wins_over_leader(oracle: Oracle, chains: Sequence[Chain]) -> list[np.ndarray
         For each chain one number per round, shape ``(rounds,)``; nan where an oracle that
         abstains gave no verdict.
     """
-    prompts, later, first = [], [], []
-    for chain in chains:
-        texts, prompt = chain.texts, prompt_text(chain.prompt)
-        prompts += [prompt] * chain.rounds
-        later += texts[1:]
-        first += [texts[0]] * chain.rounds
-    verdicts = compare_symmetric(oracle, prompts, later, first)
-    ends = np.cumsum([c.rounds for c in chains])[:-1] if chains else []
-    return list(np.split(verdicts, ends)) if chains else []
+    prompts = [prompt_text(c.prompt) for c in chains for _ in range(c.rounds)]
+    later = [text for c in chains for text in c.texts[1:]]
+    first = [c.texts[0] for c in chains for _ in range(c.rounds)]
+    verdicts = iter(compare_symmetric(oracle, prompts, later, first))
+    return [np.array([next(verdicts) for _ in range(c.rounds)]) for c in chains]
 
 
 def chain_games(oracle: Oracle, chains: Sequence[Chain]) -> list[np.ndarray]:

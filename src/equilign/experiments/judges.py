@@ -7,6 +7,7 @@ from typing import Any
 from equilign.errors import ConfigError
 from equilign.oracles import Oracle, Panel
 from equilign.oracles.build import build_oracle
+from equilign.tasks.oracles import TASK_ORACLES
 from equilign.tasks.restaurant_panel import restaurant_panel
 
 
@@ -23,7 +24,7 @@ def make_oracle(spec: Mapping[str, Any], base: str | Path) -> Oracle:
         ConfigError: see `equilign.oracles.build.build_oracle`.
         ModelError: a judge that cannot be loaded.
     """
-    return build_oracle(spec, Path(base), {"restaurant": _restaurant})
+    return build_oracle(spec, Path(base), {"restaurant": _restaurant, **TASK_ORACLES})
 
 
 def describe_oracle(oracle: Oracle | None, name: str) -> dict[str, Any]:

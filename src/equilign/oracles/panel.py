@@ -67,6 +67,18 @@ class Panel:
         missing = 0.0 if self.weights else 1.0
         return np.array([self.weights.get(a.name, missing) for a in self.attributes])
 
+    def weighted(self, weights: Mapping[str, float]) -> "Panel":
+        """The same voters with the weights of one person, by attribute name; others count nothing.
+
+        What was trained against everybody can so be chosen from for somebody, at inference time.
+
+        Raises:
+            ConfigError: see `Panel`; no weight at all is nobody's.
+        """
+        if not weights:
+            raise ConfigError("a person's weights name at least one attribute")
+        return Panel(self.attributes, dict(weights))
+
     def scores(self, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
         """Every attribute's score of every answer, shape ``(attributes, n)``.
 

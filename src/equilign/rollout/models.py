@@ -1,14 +1,32 @@
 """What a causal language model is under its wrappers."""
 
 import inspect
+from abc import abstractmethod
 
 from torch import nn
 from transformers import PreTrainedModel
 
 
+class OneOfSeveral(nn.Module):
+    """Several policies in one module; forward passes go to the one whose turn it is."""
+
+    @property
+    @abstractmethod
+    def current(self) -> nn.Module:
+        """The policy whose turn it is."""
+
+
 def base_model(model: nn.Module) -> PreTrainedModel | None:
-    """The transformers model inside PEFT and DDP wrappers; None where there is none."""
-    return next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
+    """The transformers model inside PEFT and DDP wrappers; None where there is none.
+
+    Of several policies in one module, that of the one whose turn it is.
+    """
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            return module
+        if isinstance(module, OneOfSeveral):
+            return base_model(module.current)
+    return None
 
 
 def is_compiled(model: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """Options that every game trainer shares."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from transformers import TrainingArguments
 
@@ -17,6 +18,9 @@ class GameConfig(TrainingArguments):
     Raises:
         ConfigError: an option is out of range; names the option, the value and what is allowed.
     """
+
+    least_generations: ClassVar[int] = 2
+    """Answers to a prompt that the method needs at the least."""
 
     num_rounds: int = field(default=3, metadata={"help": "Rounds of sample, compare, train."})
     prompts_per_round: int | None = field(
@@ -87,7 +91,7 @@ class GameConfig(TrainingArguments):
         at_least = {
             "num_rounds": 1,
             "epochs_per_round": 1,
-            "num_generations": 2,
+            "num_generations": self.least_generations,
             "max_completion_length": 1,
             "max_prompt_length": 1,
             "generation_batch_size": 1,

@@ -112,9 +112,7 @@ class RefineConfig:
     max_new_tokens: int = field(default=256, metadata=_help("Length limit of an answer."))
     max_prompt_tokens: int | None = field(
         default=None,
-        metadata=_help(
-            "Length limit of what a model is shown. Default: what its positions leave."
-        ),
+        metadata=_help("Length limit of what a model is shown. Default: what its positions leave."),
     )
     batch_size: int = field(default=64, metadata=_help("Answers generated together."))
     chunk_size: int = field(
@@ -126,9 +124,7 @@ class RefineConfig:
         default=None, metadata=_help("Such as cpu or cuda:1. Default: a GPU if there is one.")
     )
     seed: int = field(default=0, metadata=_help("Seed of everything."))
-    download: bool = field(
-        default=False, metadata=_help("Models may be fetched from the hub.")
-    )
+    download: bool = field(default=False, metadata=_help("Models may be fetched from the hub."))
 
     def __post_init__(self) -> None:
         self._check_numbers()

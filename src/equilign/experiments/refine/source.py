@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -98,10 +98,15 @@ class Source:
         kept = {k: v for k, v in columns.items() if k not in (*_ANSWERS, *_OURS)}
         return Row(where, prompt, answers, kept)
 
-    def digest(self) -> tuple[int, str]:
-        """Number of rows, and a fingerprint of what they hold."""
+    def scan(self, check: Callable[[Row], None]) -> tuple[int, str]:
+        """Number of rows, and a fingerprint of what they hold.
+
+        Args:
+            check: called with every row.
+        """
         count, found = 0, hashlib.blake2b(digest_size=12)
         for row in self:
+            check(row)
             count += 1
             found.update(fingerprint([row]).encode())
         return count, found.hexdigest()
@@ -114,9 +119,16 @@ def fingerprint(rows: Iterable[Row]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
+class _Located(Rows):
+    """One row that knows its place."""
+
+    def where(self, index: int) -> str:
+        """See `Rows.where`."""
+        return self.path
+
+
 def _prompt(raw: Mapping[str, Any], where: str) -> tuple[Prompt, dict[str, Any]]:
     """The prompt, and all columns that are neither prompt nor preference."""
-    located = Rows([dict(raw)], where)
     if raw.get("prompt") is None and raw.get("instruction") is not None:
         value = raw["instruction"]
         if not isinstance(value, str) or not value.strip():
@@ -125,8 +137,7 @@ def _prompt(raw: Mapping[str, Any], where: str) -> tuple[Prompt, dict[str, Any]]
     if raw.get("prompt") is None and raw.get("chosen") is None:
         there = ", ".join(map(str, list(raw)[:12])) or "nothing"
         raise DataError(f'{where}: there is no "prompt"; the row has {there}. {_CURE}')
-    located.where = lambda index: where  # type: ignore[method-assign]
-    (row,) = prompts_only(located)
+    (row,) = prompts_only(_Located([dict(raw)], where))
     return row.pop("prompt"), row
 
 
@@ -174,13 +185,16 @@ def _json_lines(path: str, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]
 @contextmanager
 def _opened(path: str) -> Iterator[IO[str]]:
     if path == STDIN:
-        # Not closed: it is the process's own.
-        yield io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="\n")
+        lines = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="\n")
+        try:
+            yield lines
+        finally:
+            lines.detach()  # a wrapper closes its stream when it goes; this one is the process's
         return
     file = Path(path).expanduser()
     opener: Any = gzip.open if file.suffix == ".gz" else open
-    with opener(file, "rt", encoding="utf-8-sig", newline="\n") as lines:
-        yield lines
+    with opener(file, "rt", encoding="utf-8-sig", newline="\n") as opened:
+        yield opened
 
 
 def parse_line(line: str, where: str) -> dict[str, Any]:
@@ -193,7 +207,7 @@ def parse_line(line: str, where: str) -> dict[str, Any]:
         row = json.loads(line)
     except (ValueError, RecursionError):
         raise DataError(
-            f'{where}: {excerpt(line.strip())} is not JSON; write one object per line, such as '
+            f"{where}: {excerpt(line.strip())} is not JSON; write one object per line, such as "
             '{"prompt": "..."}'
         ) from None
     if not isinstance(row, dict):

@@ -1,0 +1,232 @@
+"""One method trained with one seed: its weights, its answers to held-out prompts, its costs.
+
+A piece is finished when its file is there. What a stop leaves unfinished goes on from the last
+checkpoint, with the answers that are already in their files.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from equilign.evaluation.callback import kl_nats
+from equilign.evaluation.refine import Refiner
+from equilign.experiments.held_out import HeldOut, quiet, start_logps
+from equilign.experiments.slhf.contestants import Contestant
+from equilign.experiments.slhf.costs import costs, learning_curve
+from equilign.experiments.slhf.scales import Scale
+from equilign.files import write_json
+from equilign.methods import get_method
+from equilign.models import SHIPPED, load_model, load_tokenizer
+from equilign.rollout import Group, Prompt, TransformersSampler, encode_prompt, pad_token
+from equilign.rollout.follower import FollowerPrompt
+from equilign.runs import peak_memory_mb
+from equilign.tasks.restaurant_panel import restaurant_panel
+
+START = "start"
+OPPONENTS = "start-again"
+"""More answers of the start model: those that choose the best of N, and those it then plays."""
+
+KL_PROMPTS = 64
+"""The distance from the start is measured on so many prompts, one answer each."""
+
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Setting(HeldOut):
+    """What all pieces of a run share.
+
+    Attributes:
+        folder: the run directory.
+        scale: sizes.
+        train: prompts to train on.
+        evaluate: held-out prompts.
+    """
+
+    folder: Path
+    scale: Scale
+    train: Sequence[Prompt]
+    evaluate: Sequence[Prompt]
+
+    @property
+    def max_tokens(self) -> int:
+        """Length limit of an answer."""
+        return self.scale.max_tokens
+
+    def model_folder(self, name: str, seed: int) -> Path:
+        """Where the weights of a finished training are."""
+        return self.folder / "models" / f"{name}-seed-{seed}"
+
+    def load_sampler(self, name: str, seed: int) -> TransformersSampler:
+        """The policy of a finished training, or the start model."""
+        where = SHIPPED if name == START else self.model_folder(name, seed)
+        return self.sampler(load_model(where), load_tokenizer(where))
+
+    def refiner(self, name: str, seed: int) -> Refiner:
+        """The same as a Follower, asked as it was trained; others as SLHF's Follower is."""
+        form = None if name == START else FollowerPrompt.load(self.model_folder(name, seed))
+        return Refiner(self.load_sampler(name, seed), form or FollowerPrompt())
+
+    def shown(self, player: str, seed: int, count: int | None = None) -> list[Group]:
+        """The answers of a policy that Followers are shown: its last ones, which play nobody."""
+        count = self.scale.chains if count is None else count
+        return [
+            Group(g.prompt, g.prompt_ids, g.completions[len(g.completions) - count :])
+            for g in self.load_answers(player, seed)
+        ]
+
+
+def answer_start(setting: Setting, seed: int, *, tell: Tell) -> None:
+    """The start model's answers for one seed, two independent sets of them."""
+    quiet()
+    model, tokenizer = load_model(SHIPPED), load_tokenizer(SHIPPED)
+    counts = {START: setting.scale.pool, OPPONENTS: 2 * setting.scale.samples}
+    for number, (name, count) in enumerate(counts.items()):
+        setting.sample_answers(name, seed, model, tokenizer, count)
+        tell(number + 1, len(counts))
+
+
+def train_piece(
+    setting: Setting,
+    contestant: Contestant,
+    learning_rate: float,
+    seed: int,
+    *,
+    tell: Tell,
+) -> None:
+    """Train one method with one seed; keep its weights and its answers.
+
+    Args:
+        setting: what all pieces share.
+        contestant: who.
+        learning_rate: of its optimiser.
+        seed: of prompts, answers and order.
+        tell: called with finished rounds.
+    """
+    path = setting.piece_file(contestant.name, seed)
+    if path.exists():
+        return
+    quiet()
+    began = time.perf_counter()
+    set_seed(seed)
+    options = contestant.options(setting.scale, learning_rate)
+    trainer = _trainer(setting, contestant, options, seed, tell)
+    trainer.remove_callback(PrinterCallback)  # prints to stdout, which belongs to the result
+    trainer.train(resume_from_checkpoint=True)
+    where = setting.model_folder(contestant.name, seed)
+    _save(trainer, where)
+    model, tokenizer = load_model(where), load_tokenizer(where)
+    setting.sample_answers(contestant.name, seed, model, tokenizer, setting.scale.pool)
+    answers = setting.load_answers(contestant.name, seed, 1)[:KL_PROMPTS]
+    folder = Path(str(trainer.args.output_dir))
+    write_json(
+        path,
+        {
+            "name": contestant.name,
+            "method": contestant.method,
+            "options": options,
+            "seed": seed,
+            "costs": costs(folder, contestant.method),
+            "curve": learning_curve(folder, contestant.method),
+            "kl_nats": kl_to_start(setting.load_sampler(contestant.name, seed), answers),
+            "seconds": time.perf_counter() - began,
+            "peak_memory_mb": peak_memory_mb(),
+        },
+    )
+    # Optimiser states and references of all runs are gigabytes.
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def kl_to_start(sampler: TransformersSampler, answers: Sequence[Group]) -> float:
+    """KL of a policy to the start model on its own answers, nats per answer.
+
+    The start model is shown the same prompt: a Follower's distance is to what the start model
+    would reply.
+    """
+    pad = pad_token(sampler.tokenizer)
+    found = kl_nats(sampler.model, start_logps(pad), answers, pad_id=pad, temperature=1.0)
+    return found.value
+
+
+def as_replies(
+    sampler: TransformersSampler, form: FollowerPrompt, led: Sequence[Group], mine: Sequence[Group]
+) -> list[Group]:
+    """Replies as groups of one whose prompt is the Follower's, as `kl_to_start` needs them."""
+    found = []
+    for shown, reply in zip(led, mine, strict=True):
+        for answer, better in zip(shown.completions, reply.completions, strict=True):
+            prompt = form.of(shown.prompt, answer.text)
+            found.append(Group(prompt, encode_prompt(sampler.tokenizer, prompt), (better,)))
+    return found
+
+
+def _save(trainer: Trainer, folder: Path) -> None:
+    """The weights, whole or not there, with the tokenizer."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    trainer.save_model(str(partial))
+    load_tokenizer(SHIPPED).save_pretrained(str(partial))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _trainer(
+    setting: Setting, contestant: Contestant, options: Mapping[str, Any], seed: int, tell: Tell
+) -> Trainer:
+    scale = setting.scale
+    trainer_class, config_class = get_method(contestant.method).load()
+    args = config_class(
+        output_dir=str(setting.folder / "training" / f"{contestant.name}-seed-{seed}"),
+        num_rounds=scale.rounds,
+        prompts_per_round=scale.prompts_per_round,
+        epochs_per_round=1,
+        max_completion_length=scale.max_tokens,
+        per_device_train_batch_size=scale.prompts_per_round,
+        chunk_prompts=scale.prompts_per_round,
+        generation_batch_size=160,
+        save_strategy="steps",
+        save_steps=scale.save_every,
+        save_total_limit=1,
+        logging_steps=1,
+        seed=seed,
+        disable_tqdm=True,
+        use_cpu=True,
+        **options,
+    )
+    trainer: Trainer = trainer_class(
+        load_model(SHIPPED),
+        args,
+        [{"prompt": p} for p in setting.train],
+        restaurant_panel(),
+        load_tokenizer(SHIPPED),
+        callbacks=[_Rounds(scale.rounds, tell)],
+    )
+    return trainer
+
+
+class _Rounds(TrainerCallback):
+    def __init__(self, rounds: int, tell: Tell) -> None:
+        self.rounds, self.tell = rounds, tell
+
+    def on_epoch_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,  # noqa: ANN401 - signature of transformers
+    ) -> None:
+        """Say how far it is."""
+        self.tell(round(state.epoch or 0), self.rounds)

@@ -1,0 +1,111 @@
+"""How much of the experiment is run."""
+
+from dataclasses import dataclass
+
+from equilign.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes; the same for every method.
+
+    Attributes:
+        seeds: runs per method.
+        kappa_seeds: runs of each further kappa, with the first of those seeds.
+        rounds: rounds of sample, compare, one optimiser step.
+        prompts_per_round: prompts played per round.
+        leader_answers: of SLHF's Leader per prompt.
+        follower_answers: of its Follower to each of them.
+        eval_prompts: held-out prompts.
+        samples: answers per player and prompt in the round robin.
+        pool: answers per policy and prompt for the best of N; at least ``samples + chains``.
+        chains: refinements begun per prompt, from a Leader's last answers.
+        steps: rounds of refinement.
+        half_epochs: passes of the distillation that makes the half-size model.
+        save_every: rounds between checkpoints.
+        max_tokens: length limit of an answer.
+    """
+
+    seeds: int
+    kappa_seeds: int
+    rounds: int
+    prompts_per_round: int
+    leader_answers: int
+    follower_answers: int
+    eval_prompts: int
+    samples: int
+    pool: int
+    chains: int
+    steps: int
+    half_epochs: int
+    save_every: int
+    max_tokens: int
+
+    @property
+    def answers(self) -> int:
+        """Answers sampled per prompt and round, by every method."""
+        return self.leader_answers * (1 + self.follower_answers)
+
+
+SCALES: dict[str, Scale] = {
+    "tiny": Scale(
+        seeds=2,
+        kappa_seeds=1,
+        rounds=2,
+        prompts_per_round=2,
+        leader_answers=2,
+        follower_answers=2,
+        eval_prompts=3,
+        samples=2,
+        pool=3,
+        chains=1,
+        steps=2,
+        half_epochs=1,
+        save_every=1,
+        max_tokens=12,
+    ),
+    "quick": Scale(
+        seeds=3,
+        kappa_seeds=2,
+        rounds=40,
+        prompts_per_round=6,
+        leader_answers=2,
+        follower_answers=2,
+        eval_prompts=128,
+        samples=2,
+        pool=4,
+        chains=2,
+        steps=3,
+        half_epochs=4,
+        save_every=10,
+        max_tokens=80,
+    ),
+    "full": Scale(
+        seeds=5,
+        kappa_seeds=5,
+        rounds=120,
+        prompts_per_round=8,
+        leader_answers=2,
+        follower_answers=3,
+        eval_prompts=128,
+        samples=4,
+        pool=8,
+        chains=4,
+        steps=5,
+        half_epochs=4,
+        save_every=20,
+        max_tokens=80,
+    ),
+}
+"""``tiny`` is a smoke test: seconds, and too little of everything to decide a claim."""
+
+
+def get_scale(name: str) -> Scale:
+    """The sizes of that name.
+
+    Raises:
+        ConfigError: no such scale.
+    """
+    if name not in SCALES:
+        raise ConfigError(f"no scale {name!r}; there are: {', '.join(SCALES)}")
+    return SCALES[name]
