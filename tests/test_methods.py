@@ -180,6 +180,7 @@ LIMITS = {
     "nash-md-pg": against_the_mixture,
     "stackelberg-gda": leader,
     "stackelberg-mirror": leader,
+    "slhf": leader,
     "sta-naive": fit_and_improve,
     "sta-total": stationary_through_the_fit,
     "rlhf": fitted_once,
@@ -223,7 +224,7 @@ def test_methods_play_where_they_say():
     # The other forms of OMWU are OMWU; they are there to be compared on a matrix.
     fitted = [n for n in fitted if n not in ("omwu-two-sequence", "omwu-extragradient")]
     pairs = ["dpo", "ipo", "iterated-dpo", "iterated-ipo", "online-dpo"]
-    assert sorted(TRAINED) == sorted([*fitted, *pairs, *REWARD_RULES])
+    assert sorted(TRAINED) == sorted([*fitted, *pairs, *REWARD_RULES, "slhf"])
     for method in METHODS.values():
         assert (MATRIX in method.plays) == (method.name in RULES)
         trained = method.name in TRAINED

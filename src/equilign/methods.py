@@ -102,6 +102,7 @@ _TRAINERS = {
     "reinforce": "reward_gradient:Reinforce",
     "rloo": "reward_gradient:RLOO",
     "ppo": "ppo:PPO",
+    "slhf": "slhf:SLHF",
 }
 """Name -> module of `equilign.trainers` and the class names without Trainer and Config."""
 

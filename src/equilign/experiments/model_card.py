@@ -31,6 +31,7 @@ class Card:
         samples: answers per prompt and side.
         seconds: of training.
         environment: of the run, with its packages.
+        players: how a Leader and a Follower share their weights; None where there is one player.
     """
 
     method: Method
@@ -45,6 +46,7 @@ class Card:
     samples: int
     seconds: float
     environment: Mapping[str, Any]
+    players: str | None = None
 
 
 def _front_matter(card: Card) -> str:
@@ -84,13 +86,32 @@ def _results(card: Card) -> str:
 def _loading(card: Card) -> str:
     kind = "AutoPeftModelForCausalLM" if card.adapter else "AutoModelForCausalLM"
     package = "peft" if card.adapter else "transformers"
-    return (
-        "```python\n"
+    apart = card.players not in (None, "shared")
+    own = "this folder, the Leader's part of it" if apart else "this folder"
+    code = (
         f"from {package} import {kind}\n"
         "from transformers import AutoTokenizer\n\n"
-        'folder = "."  # this folder\n'
+        f'folder = "{"leader" if apart else "."}"  # {own}\n'
         f"model = {kind}.from_pretrained(folder)\n"
         "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+    )
+    return f"```python\n{code}```\n{_following(card)}"
+
+
+def _following(card: Card) -> str:
+    """How the second of two players is used."""
+    if card.players is None:
+        return ""
+    folder = "." if card.players == "shared" else "follower"
+    same = "The same model" if card.players == "shared" else "The model in `follower`"
+    return (
+        f"\n{same} improves answers, its own and other models'. It is shown them as it was in "
+        "training:\n\n"
+        "```python\n"
+        "from pathlib import Path\n\n"
+        "from equilign.rollout.follower import FollowerPrompt\n\n"
+        f'shown = FollowerPrompt.load(Path("{folder}"))\n'
+        "prompt = shown.of(prompt, answer)  # chat messages, or text\n"
         "```\n"
     )
 

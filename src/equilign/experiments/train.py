@@ -99,6 +99,7 @@ def _trainer(job: Job) -> Any:  # noqa: ANN401 - the trainer of any method
             job.tokenizer,
             peft_config=lora,
             progress=job.progress,
+            **job.second_model(),
         )
     except ValueError as error:
         # transformers makes the folder as soon as there is a trainer.
@@ -212,7 +213,8 @@ def _card(job: Job, contest: Contest | None, seconds: float) -> Card:
     return Card(
         method=job.method,
         base_model=config.model,
-        adapter=config.peft is not None,
+        adapter=config.peft is not None or vars(job.args).get("players") == "adapters",
+        players=vars(job.args).get("players"),
         data=job.data.description,
         oracle=oracle_name(config.oracle),
         held_out_oracle=None if job.held_out is None else oracle_name(config.evaluation.oracle),

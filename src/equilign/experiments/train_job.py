@@ -88,7 +88,14 @@ class Job:
 
     def start_model(self) -> PreTrainedModel:
         """The start model, on the device that is trained on."""
-        model = self.config.model
+        return self._model(self.config.model)
+
+    def second_model(self) -> dict[str, PreTrainedModel]:
+        """The second player's start model as the trainer's argument; empty without one."""
+        name = vars(self.args).get("follower_model")
+        return {} if name is None else {"follower_model": self._model(name)}
+
+    def _model(self, model: str) -> PreTrainedModel:
         try:
             found = load_model(
                 resolve(self.config.base_dir, model),

@@ -114,18 +114,18 @@ class _Hooked:
 
     def run(self, model: nn.Module, rewards: Callable[[], Tensor]) -> Tensor:
         handles = [m.register_forward_hook(self._passed) for m in self.layers]
-        try:
-            with _frozen(self.layers), torch.enable_grad():
+        with _frozen(self.layers), torch.enable_grad():
+            try:
                 values = rewards()
-                fine = not self.failed and set(self._calls) == set(self.layers)
-                self.failed = not fine or any(n > 1 for n in self._calls.values())
-                if not self.failed:
-                    # Every answer's reward depends on its own row alone, so the sum's gradient
-                    # has each one's own in its row.
-                    torch.autograd.grad(values.sum(), self._leaves, allow_unused=True)
-        finally:
-            for handle in handles:
-                handle.remove()
+            finally:
+                for handle in handles:
+                    handle.remove()
+            once = all(self._calls.get(module) == 1 for module in self.layers)
+            self.failed = self.failed or not once
+            if not self.failed:
+                # Every answer's reward depends on its own row alone, so the sum's gradient has
+                # each one's own in its row.
+                torch.autograd.grad(values.sum(), self._leaves, allow_unused=True)
         return values.detach()
 
     def _passed(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401
@@ -144,9 +144,9 @@ class _Hooked:
         return output
 
     def _collect(self, module: nn.Module, given: Tensor, slope: Tensor) -> None:
-        if isinstance(module, nn.Linear):
+        if type(module) is nn.Linear:  # a subclass may do anything
             self._linear(self.layers[module], given, slope)
-        elif isinstance(module, nn.Embedding):
+        elif type(module) is nn.Embedding:
             self._embedding(module, given, slope)
         else:
             self._other(module, given, slope)
@@ -202,8 +202,8 @@ class _Hooked:
         held = {n: p.detach() for n, p in self.layers[module].items()}
 
         def one(row: Tensor, back: Tensor) -> dict[str, Tensor]:
-            _, pull = vjp(lambda p: functional_call(module, p, (row[None],)), held)
-            found: dict[str, Tensor] = pull(back[None])[0]
+            done = vjp(lambda p: functional_call(module, p, (row[None],)), held)
+            found: dict[str, Tensor] = done[1](back[None])[0]
             return found
 
         each = vmap(one)(given, slope)

@@ -27,6 +27,7 @@ part never enters, as ``D^T g`` does not see it; the conjugate gradients divide 
 alone (one eigenvalue, so one iteration), and its ``u`` is zero.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -154,7 +155,10 @@ def directional_derivative(
     ``y`` along ``direction``.
     """
     try:
-        return torch.func.jvp(function, (at,), (direction,))[1].detach()
+        with warnings.catch_warnings():
+            # torch's own table of forward-mode derivatives is made with its deprecated scripting.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return torch.func.jvp(function, (at,), (direction,))[1].detach()
     except (NotImplementedError, RuntimeError):
         return _double_backward(function, at, direction)
 

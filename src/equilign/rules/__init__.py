@@ -14,6 +14,7 @@ from equilign.rules.contrastive import (
 from equilign.rules.egpo import EGPO
 from equilign.rules.inpo import INPO
 from equilign.rules.leader_follower import (
+    SLHF,
     STACKELBERG_GDA,
     STACKELBERG_MIRROR,
     LeaderFollowerRule,
@@ -68,7 +69,7 @@ MIRROR_RULES: dict[str, MirrorRule] = {
 """Every mirror rule by name: a list that the command line, the trainers and the tests read."""
 
 LEADER_FOLLOWER_RULES: dict[str, LeaderFollowerRule] = {
-    rule.name: rule for rule in (STACKELBERG_GDA, STACKELBERG_MIRROR)
+    rule.name: rule for rule in (STACKELBERG_GDA, STACKELBERG_MIRROR, SLHF)
 }
 """Every rule of the sequential game by name."""
 
@@ -130,6 +131,7 @@ __all__ = [
     "RULES",
     "SELF_PLAY_PG",
     "SIMULTANEOUS",
+    "SLHF",
     "SPPO",
     "SPPO_CONSTANT",
     "STACKELBERG_GDA",

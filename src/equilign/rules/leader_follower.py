@@ -41,3 +41,12 @@ STACKELBERG_MIRROR = LeaderFollowerRule(
     converges_to="the Stackelberg equilibrium of the sequential game",
     closing=Closing.NORMALISE,
 )
+
+SLHF = LeaderFollowerRule(
+    name="slhf",
+    title="SLHF",
+    paper="arXiv:2512.16626",
+    converges_to="the Stackelberg equilibrium of the sequential game",
+    closing=Closing.NORMALISE,
+)
+"""`STACKELBERG_MIRROR` on a matrix; the name that its language-model trainer goes by."""

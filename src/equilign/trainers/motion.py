@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from equilign.errors import ModelError
@@ -45,9 +44,10 @@ class PlayersMove(TrainerCallback):
 
     def _expected(self) -> list[Role]:
         """Players that must move at this step; the same in all processes."""
-        if not self._open:
-            return []
         trainer = self._trainer
+        if not self._open or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+            # Sharded weights are those of one model, of which no process sees all gradients.
+            return []
         pushed = [float(trainer.pushed[role]) for role in trainer.roles]
         found = torch.tensor(pushed, device=trainer.args.device)
         anywhere = trainer.accelerator.reduce(found, reduction="sum").tolist()
@@ -111,6 +111,6 @@ def _largest_gradient(weights: list[nn.Parameter]) -> tuple[nn.Parameter, Tensor
 
 def _size(parameter: nn.Parameter) -> float:
     gradient = parameter.grad
-    if gradient is None or not gradient.numel() or isinstance(gradient, DTensor):
+    if gradient is None or not gradient.numel():
         return 0.0
     return float(gradient.detach().abs().max())

@@ -204,7 +204,7 @@ class TwoAdapters(TwoPlayers):
     def __init__(self, model: nn.Module, config: PeftConfig) -> None:
         super().__init__()
         leads, follows = ROLES
-        self.adapted: PeftModel = get_peft_model(model, config, adapter_name=leads)  # type: ignore[arg-type]
+        self.adapted: PeftModel = get_peft_model(model, config, adapter_name=leads)
         self.adapted.add_adapter(follows, copy.deepcopy(config))
         self._weights: dict[Role, list[nn.Parameter]] = {}
         for role in reversed(ROLES):
@@ -316,22 +316,24 @@ def make_players(
         raise ConfigError(
             "the model is a PeftModel already; give the model without an adapter, and peft_config"
         )
-    pair: TwoPlayers
     if players == "adapters":
-        pair = TwoAdapters(found, default_adapter() if peft_config is None else peft_config)
+        config = default_adapter() if peft_config is None else peft_config
+        return _ready(TwoAdapters(found, config), args), None
+    other: nn.Module
+    if follower_model is None or follower_model is model:
+        other = copy.deepcopy(found)
     else:
-        other: nn.Module
-        if follower_model is None or follower_model is model:
-            other = copy.deepcopy(found)
-        else:
-            other = load(follower_model) if isinstance(follower_model, str) else follower_model
-        if peft_config is not None:
-            found = get_peft_model(found, peft_config)
-            other = get_peft_model(other, copy.deepcopy(peft_config))
-        pair = TwoModels(found, other)
+        other = load(follower_model) if isinstance(follower_model, str) else follower_model
+    if peft_config is not None:
+        found = get_peft_model(found, peft_config)
+        other = get_peft_model(other, copy.deepcopy(peft_config))
+    return _ready(TwoModels(found, other), args), None
+
+
+def _ready(pair: TwoPlayers, args: GameConfig) -> TwoPlayers:
     for role in ROLES:
         if not pair.weights(role):
             raise ModelError(f"the {role} has no trainable weights: it would never move")
         if args.disable_dropout:
             remove_dropout(pair.player(role))
-    return pair, None
+    return pair

@@ -1,6 +1,6 @@
 """A second model, of half the size: what a Follower has never seen the like of.
 
-The shipped model's first and last layer, healed by distillation: its next-token distributions are
+Half of the shipped model's layers (the first and the last), healed by distillation: its next-token distributions are
 fitted to the shipped model's on the shipped model's own answers to the training prompts. It speaks
 the same language worse. Nothing else of the run has a part in it.
 """
@@ -9,6 +9,7 @@ import copy
 import shutil
 import time
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,12 +29,10 @@ BATCH = 16
 
 
 def halved(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy with every layer but the first half and the last ones left out."""
+    """A copy with half of the layers, evenly spaced, the first and the last among them."""
     small = copy.deepcopy(model)
     layers = small.model.layers
-    count = len(layers)
-    step = max(1, (count - 1) // max(1, count // 2 - 1))
-    kept = list(range(0, count, step))[: max(1, count // 2)]
+    kept = np.linspace(0, len(layers) - 1, max(1, len(layers) // 2)).round().astype(int).tolist()
     small.model.layers = nn.ModuleList(layers[i] for i in kept)
     for number, layer in enumerate(small.model.layers):
         layer.self_attn.layer_idx = number

@@ -1,0 +1,194 @@
+"""The measured numbers of all seeds together."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from equilign.errors import RunDirectoryError
+from equilign.evaluation.graphs import GraphReport, PromptGraph, graph_report
+from equilign.evaluation.spread import Spread, spread
+from equilign.experiments.slhf.contestants import BASELINES, main_kappa, main_slhf, slhf
+from equilign.experiments.slhf.half import HALF
+from equilign.experiments.slhf.judging import REFINED_START, TRAINING, kappas
+from equilign.experiments.slhf.pieces import START, Setting
+from equilign.experiments.slhf.playing import FOLLOWER, LEADER, OTHER, PEOPLE
+from equilign.experiments.slhf.scales import Scale
+
+TABULAR = "tabular"
+TITLES: Mapping[str, str] = {
+    START: "start",
+    **{c.name: c.title for c in BASELINES},
+    LEADER: "Leader",
+    FOLLOWER: "Follower",
+    REFINED_START: "start, refined",
+    OTHER: "Follower of another seed",
+    HALF: "model of half the size",
+    PEOPLE: "people",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """One kappa.
+
+    Attributes:
+        kappa: the Follower's step relative to the Leader's.
+        seeds: of its runs.
+        wins: ``(seeds, prompts, players, players)``, players start, Leader, Follower.
+        kl: the Leader's distance from the start, nats per answer, one per seed.
+    """
+
+    kappa: float
+    seeds: Sequence[int]
+    wins: np.ndarray
+    kl: Sequence[float]
+
+    def leader(self) -> np.ndarray:
+        """The Leader's win rates over the start model, ``(seeds, prompts)``."""
+        return np.asarray(self.wins[:, :, 1, 0])
+
+    def follower(self) -> np.ndarray:
+        """The Follower's."""
+        return np.asarray(self.wins[:, :, 2, 0])
+
+    def ahead(self) -> np.ndarray:
+        """The Follower's over its own Leader."""
+        return np.asarray(self.wins[:, :, 2, 1])
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything that claims, tables and figures are made of.
+
+    Attributes:
+        scale: sizes.
+        seeds: of the runs.
+        kappa: of the Leader and the Follower that everything but the sweep is about.
+        players: names, in the order of the matrices.
+        wins: oracle -> ``(seeds, prompts, players, players)``, row beats column.
+        controlled: oracle -> player -> length-controlled win rate over the start.
+        attributes: oracle -> player -> voter -> win rate over the start of each seed.
+        tokens: player -> mean length, ``(seeds, prompts)``.
+        graphs: kind -> graphs of all seeds' prompts.
+        corrections: Follower -> Leader -> win rate of the reply over the answer it was shown,
+            ``(seeds, prompts)``.
+        curves: curve -> measure -> ``(seeds, prompts, N)``.
+        sweep: by kappa, smallest first.
+        kl: player -> distance from the start in nats per answer, one per seed.
+        pieces: training -> what each seed's recorded.
+        half: what the distillation of the half-size model recorded, per seed.
+        tabular: the matrix games.
+    """
+
+    scale: Scale
+    seeds: Sequence[int]
+    kappa: float
+    players: Sequence[str]
+    wins: Mapping[str, np.ndarray]
+    controlled: Mapping[str, Mapping[str, np.ndarray]]
+    attributes: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
+    tokens: Mapping[str, np.ndarray]
+    graphs: Mapping[str, Sequence[PromptGraph]]
+    corrections: Mapping[str, Mapping[str, np.ndarray]]
+    curves: Mapping[str, Mapping[str, np.ndarray]]
+    sweep: Sequence[Sweep]
+    kl: Mapping[str, Sequence[float]]
+    pieces: Mapping[str, Sequence[Mapping[str, Any]]]
+    half: Sequence[Mapping[str, Any]]
+    tabular: Mapping[str, Any]
+
+    def over(self, a: str, b: str = START, oracle: str = TRAINING) -> np.ndarray:
+        """Win rates of one player over another, ``(seeds, prompts)``."""
+        i, j = self.players.index(a), self.players.index(b)
+        return np.asarray(self.wins[oracle][:, :, i, j])
+
+    def win_rate(self, a: str, b: str = START, oracle: str = TRAINING) -> Spread:
+        """`over` with its intervals."""
+        return spread(self.over(a, b, oracle))
+
+    def report(self, kind: str) -> GraphReport:
+        """The preference graphs of one kind, all seeds' prompts together."""
+        return graph_report(self.graphs[kind])
+
+
+def read_results(setting: Setting, seeds: Sequence[int], kappa_seeds: Sequence[int]) -> Results:
+    """Put the finished pieces together.
+
+    Raises:
+        RunDirectoryError: a piece cannot be read; names it and the cure.
+    """
+    judged = [_read(setting, "judged", seed) for seed in seeds]
+    played = [_read(setting, "played", seed) for seed in seeds]
+    main = main_slhf()
+    pieces = {c.name: [_read(setting, c.name, seed) for seed in seeds] for c in (*BASELINES, main)}
+    oracles = list(judged[0]["oracles"])
+    who = judged[0]["players"]
+
+    def each(*keys: str) -> list[Any]:
+        return [_at(j, keys) for j in judged]
+
+    def stacked(*keys: str) -> dict[str, np.ndarray]:
+        return {k: np.array(each(*keys, k), dtype=float) for k in _at(judged[0], keys)}
+
+    return Results(
+        scale=setting.scale,
+        seeds=list(seeds),
+        kappa=main_kappa(),
+        players=who,
+        wins={o: np.array(each("oracles", o, "wins")) for o in oracles},
+        controlled={o: stacked("oracles", o, "controlled") for o in oracles},
+        attributes={
+            o: {
+                p: {v: each("oracles", o, "attributes", p, v) for v in votes}
+                for p, votes in judged[0]["oracles"][o]["attributes"].items()
+            }
+            for o in oracles
+        },
+        tokens=stacked("tokens"),
+        graphs={
+            kind: [PromptGraph(**g) for rows in each("graphs", kind) for g in rows]
+            for kind in judged[0]["graphs"]
+        },
+        corrections={f: stacked("corrections", f) for f in judged[0]["corrections"]},
+        curves={c: stacked("curves", c) for c in judged[0]["curves"]},
+        sweep=[
+            _sweep(setting, k.kappa or 0.0, seeds if k.kappa == main.kappa else kappa_seeds)
+            for k in kappas(setting)
+        ],
+        kl={
+            START: [0.0] * len(seeds),
+            **{c.name: [p["kl_nats"] for p in pieces[c.name]] for c in BASELINES},
+            LEADER: [p["kl_nats"] for p in pieces[main.name]],
+            FOLLOWER: [p["kl_nats"] for p in played],
+        },
+        pieces=pieces,
+        half=[_read(setting, HALF, seed) for seed in seeds],
+        tabular=_read(setting, TABULAR, seeds[0]),
+    )
+
+
+def _sweep(setting: Setting, kappa: float, seeds: Sequence[int]) -> Sweep:
+    name = slhf(kappa).name
+    judged = [_read(setting, f"judged-{name}", seed) for seed in seeds]
+    kl = [_read(setting, name, seed)["kl_nats"] for seed in seeds]
+    return Sweep(kappa, list(seeds), np.array([j["wins"] for j in judged]), kl)
+
+
+def _at(found: Any, keys: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
+    for key in keys:
+        found = found[key]
+    return found
+
+
+def _read(setting: Setting, name: str, seed: int) -> dict[str, Any]:
+    path = setting.piece_file(name, seed)
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(
+            f"cannot read {path}: {error}; delete that file to make the piece again"
+        ) from error
+    return found
