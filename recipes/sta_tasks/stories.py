@@ -3,9 +3,9 @@
     python recipes/sta_tasks/stories.py
 
 Beginnings of paragraphs of public-domain stories (`data/text/fairy_tales`), whole sentences of 60
-to 320 characters, in the form that the shipped model knows ("Continue the story: ..."). Only
-blocks that were held out of its training: 272 to align on, 128 to evaluate on; no paragraph gives
-two. Which is which goes by the hash of the text.
+to 320 characters, in the form that the shipped model knows ("Continue the story: ..."). Only from
+blocks that were held out of its training, and nothing that stands elsewhere in it too: 272 to align
+on, 128 to evaluate on; no paragraph gives two. Which is which goes by the hash of the text.
 """
 
 import hashlib
@@ -32,9 +32,12 @@ def beginning(paragraph: str) -> str | None:
 
 def main() -> None:
     """Write one file per split."""
-    _, held_out = corpus.load_stories()
+    train, held_out = corpus.load_stories()
+    seen = "\n".join(train)
     paragraphs = [p for block in held_out for p in block.split("\n")]
-    found = {start for p in paragraphs if (start := beginning(p)) is not None}
+    starts = {start for p in paragraphs if (start := beginning(p)) is not None}
+    # Some stories are told in two of the books.
+    found = {start for start in starts if start not in seen}
     order = sorted(found, key=lambda text: hashlib.sha256(text.encode()).hexdigest())
     TARGET.mkdir(parents=True, exist_ok=True)
     begin = 0

@@ -102,6 +102,12 @@ _TRAINERS = {
     "reinforce": "reward_gradient:Reinforce",
     "rloo": "reward_gradient:RLOO",
     "ppo": "ppo:PPO",
+    "sta-naive": "reward_game:STANaive",
+    "sta-total": "reward_game:STATotal",
+    "simultaneous": "reward_game:Simultaneous",
+    "reversed": "reward_game:Reversed",
+    "parl": "reward_game:PARL",
+    "rlhf": "reward_game:RLHF",
     "slhf": "slhf:SLHF",
 }
 """Name -> module of `equilign.trainers` and the class names without Trainer and Config."""

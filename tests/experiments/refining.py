@@ -1,7 +1,6 @@
 """Players without a model for tests of refinements."""
 
 import hashlib
-from dataclasses import replace
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from equilign.experiments.refine.source import Source
 from equilign.files import write_jsonl
 from equilign.rollout import Completion, Group, prompt_text
 from equilign.rollout.follower import FollowerPrompt
-from equilign.runs import RunDirectory
 
 FORM = FollowerPrompt("better", "{prompt}|{answer}")
 
@@ -30,9 +28,11 @@ class Player:
     def __init__(self, name):
         self.name = name
         self.calls = []
+        self.seeds = []
 
     def sample(self, prompts, num_samples, seed):
         self.calls.append(list(prompts))
+        self.seeds.append(seed)
         return [
             Group(
                 p,
@@ -104,12 +104,8 @@ class Fake:
                 self.oracle,
                 len,
             ),
-            lambda: RunDirectory(folder).open(config.settings(), resume=True),
+            lambda: folder.mkdir(exist_ok=True),
         )
-
-    def with_check(self, check):
-        self.task = replace(self.task, check=check)
-        return self
 
     @property
     def calls(self):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from equilign.errors import RunDirectoryError
+from equilign.evaluation.best_of_n import spend_budgets
 from equilign.evaluation.intervals import clustered_mean
 from equilign.experiments.refine import run as run_module
 from equilign.experiments.refine.rows import Lines, whole_bytes, written
@@ -24,6 +25,12 @@ def run(config, folder, **options):
     fake = Fake(config, folder, **options)
     tally = work(fake.task, silent)
     return fake, summarise(tally, config), read_jsonl(folder / "answers.jsonl")
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    """A power cut is not what is tested here, and disks are slow."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture
@@ -96,7 +103,11 @@ def test_columns_stay_and_alpaca_goes_back_where_it_came_from(tmp_path):
     path = tmp_path / "a.jsonl"
     rows = [
         {"instruction": "Say", "output": "hm", "generator": "m1", "dataset": "d"},
-        {"prompt": [{"role": "user", "content": "q"}], "completions": ["u", "v"], "n": 1},
+        {
+            "prompt": [{"role": "user", "content": "q"}],
+            "completions": ["u", "v"],
+            "instruction": "i",
+        },
         {"prompt": "t", "completion": "w", "refinement": {"old": 1}, "chains": []},
     ]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -105,7 +116,7 @@ def test_columns_stay_and_alpaca_goes_back_where_it_came_from(tmp_path):
     assert set(one) == {"instruction", "output", "generator", "dataset", "refinement"}
     assert one["generator"] == "m1, refined by F"
     assert one["output"] not in ("", "hm")
-    assert set(two) == {"prompt", "completions", "n", "refinement"}
+    assert set(two) == {"prompt", "completions", "instruction", "refinement"}
     assert len(two["completions"]) == 2
     assert "old" not in three["refinement"]
     shown = fake.follower.calls[0]
@@ -149,7 +160,8 @@ def test_the_summary_follows_from_the_answers(tmp_path, abstains):
         np.mean([[len(c[0]) for c in pair] for pair in chains])
     )
     shares = found["picked"]["round_shares"]
-    assert sum(shares) == pytest.approx(1.0)
+    assert sum(shares) == pytest.approx(1.0 - found["picked"]["no_verdict_share"])
+    assert (found["picked"]["no_verdict_share"] > 0.0) == abstains
     compare = found["compare"]
     assert compare["answers"] == [1, 2, 3]
     rates = compare["players"]
@@ -173,17 +185,35 @@ def test_picked_counts_the_leaders_own_answer_as_a_tie(ten, tmp_path):
 
 
 def test_budgets_use_distinct_answers_of_the_leader(ten, tmp_path):
-    """No answer of the Leader serves two chains, nor as its own opponent."""
-    config = config_of(ten, num_samples=2, rounds=2, compare=True, opponents=3, chunk_size=1)
-    fake, _, _ = run(config, tmp_path / "run")
-    first, further = fake.leader.calls[:2]
-    assert first == further == ["p0"]
-    texts = {frozenset((a, b)) for _, a, b in fake.oracle.calls[0]}
-    again = Fake(config, tmp_path / "x").leader
-    draws = again.sample(["p0"], 7, 0)[0].completions
-    assert len(draws) == 2 * 2 + 3
-    assert texts, "the oracle was asked about them in one call"
+    """No answer of the Leader serves two chains, nor as its own opponent: put together again."""
+    config = config_of(
+        ten, keep="all", num_samples=2, rounds=2, compare=True, opponents=3, chunk_size=1
+    )
+    fake, _, lines = run(config, tmp_path / "run")
+    for i, line in enumerate(lines):
+        seeds = fake.leader.seeds[2 * i : 2 * i + 2]
+        first, further = (
+            [c.text for c in fake.leader.sample([f"p{i}"], n, s)[0].completions]
+            for n, s in zip((2, 7), seeds, strict=True)
+        )
+        chains = [line["completions"][:3], line["completions"][3:]]
+        assert [c[0] for c in chains] == first
+        for k, chain in enumerate(chains):
+            texts = [*chain, *further[2 * k : 2 * k + 2], *further[4:]]
+            game = np.array([[verdict(a, b) for b in texts] for a in texts])
+            wanted = spend_budgets(game, texts, 2, 3)
+            for name, values in line["refinement"]["budgets"][k].items():
+                assert values == pytest.approx(wanted[name].tolist()), (i, k, name)
     assert len(fake.oracle.calls) == 2 * 10, "once in each order for every prompt"
+
+
+def test_every_chunk_and_every_stage_draws_for_itself(ten, tmp_path):
+    fake, _, _ = run(config_of(ten, rounds=2, compare=True), tmp_path / "run")
+    seeds = [*fake.leader.seeds, *fake.follower.seeds]
+    assert len(seeds) == 3 * (2 + 2)
+    assert len(set(seeds)) == len(seeds)
+    other, _, _ = run(config_of(ten, rounds=2, compare=True, seed=1), tmp_path / "other")
+    assert set(seeds).isdisjoint([*other.leader.seeds, *other.follower.seeds])
 
 
 def test_without_an_oracle_there_are_no_win_rates(ten, tmp_path):
@@ -273,11 +303,10 @@ def test_cut_at_any_byte_and_resumed_is_bit_identical(tmp_path):
     config = config_of(path, rounds=1, chunk_size=2)
     run(config, tmp_path / "whole")
     wanted = (tmp_path / "whole" / "answers.jsonl").read_bytes()
-    for size in range(0, len(wanted), 7):
+    for size in range(0, len(wanted), 11):
         folder = tmp_path / "cut"
         folder.mkdir(exist_ok=True)
         (folder / "answers.jsonl").write_bytes(wanted[:size])
-        (folder / "config.yaml").write_bytes((tmp_path / "whole" / "config.yaml").read_bytes())
         fake = Fake(config, folder)
         work(fake.task, silent)
         assert (folder / "answers.jsonl").read_bytes() == wanted, size
@@ -341,7 +370,7 @@ def test_stages_of_other_prompts_are_not_taken(tmp_path, monkeypatch):
     """The file changed after a stop, in a chunk of which no line was written."""
     path = prompts_file(tmp_path / "p.jsonl", 4)
     config = config_of(path, rounds=2)
-    assert until_killed(monkeypatch, Fake(config, tmp_path / "run"), 6)
+    assert until_killed(monkeypatch, Fake(config, tmp_path / "run"), 4)
     assert list((tmp_path / "run" / "partial").iterdir())
     path.write_text(path.read_text().replace("p2", "q2"))
     work(Fake(config, tmp_path / "run").task, silent)

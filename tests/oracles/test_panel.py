@@ -188,3 +188,18 @@ def test_scores_that_are_none_are_named(scores, message):
     panel = Panel([LENGTH, Attribute("odd", lambda prompts, answers: scores)])
     with pytest.raises(OracleError, match=f"^{re.escape(message)}$"):
         panel.compare(["p"], ["better"], ["worse"])
+
+
+def test_a_persons_weights_are_theirs_alone():
+    panel = Panel([LENGTH, VOWELS, ECHO], {"vowels": 3.0, "echo": 1.0})
+    mine = panel.weighted({"length": 2.0})
+    question = (["p"], ["aaaa"], ["bbbbb"])
+    assert panel.compare(*question) == pytest.approx(0.875)
+    assert mine.compare(*question) == 0.0
+    mixed = panel.weighted({"length": 1.0, "vowels": 3.0})
+    assert mixed.compare(*question) == pytest.approx(0.75)
+    assert panel.weights == {"vowels": 3.0, "echo": 1.0}, "the panel stays as it is"
+    with pytest.raises(ConfigError, match="at least one attribute"):
+        panel.weighted({})
+    with pytest.raises(ConfigError, match="weights name no attribute: \\['odd'\\]"):
+        panel.weighted({"odd": 1.0})

@@ -1,15 +1,12 @@
 """SLHF: the gradient of both players by enumeration, and mistakes that must be seen."""
 
 import json
-import math
 
-import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
 
-from equilign.trainers import slhf
-from tests.enumerable import RESPONSES, TEXTS
+from tests.enumerable import TEXTS
 from tests.trainers.two_players import (
     MODES,
     PROMPTS,
@@ -58,7 +55,9 @@ def objectives(trainer, start, beta_leader, beta_follower, *, pays=True):
                 log_omega = token_table(trainer.policy, shown(p, y))
             ratio = log_omega - torch.tensor(start[1][p, y])
             omega = log_omega.exp()
-            followed = followed + pi[i].detach() * (omega * (prefs[i] + beta_follower * ratio)).sum()
+            followed = (
+                followed + pi[i].detach() * (omega * (prefs[i] + beta_follower * ratio)).sum()
+            )
             paid = beta_follower if pays else 0.0
             worth.append((omega * (prefs[i] + paid * ratio)).sum().detach())
         ratio = log_pi - torch.tensor(start[0][p])
@@ -79,7 +78,11 @@ def exact(tmp_path, players="shared", **options):
     trainer.start_round(0)
     shake(trainer)
     led, followed = objectives(
-        trainer, start, config.beta_leader, config.beta_follower, pays=config.leader_pays_follower_kl
+        trainer,
+        start,
+        config.beta_leader,
+        config.beta_follower,
+        pays=config.leader_pays_follower_kl,
     )
     rows = json.loads(json.dumps(trainer.play_chunk(0, 0, [0, 1]), allow_nan=False))
     loss, metrics = trainer.batch_loss(trainer.policy, rows)

@@ -30,8 +30,10 @@ class Table(nn.Module):
 
     def __init__(self, tokens: int = 5, vocabulary: int = 3) -> None:
         super().__init__()
-        self.base = vocabulary + 1
-        self.table = nn.Embedding(self.base**tokens, vocabulary, dtype=torch.float64)
+        self.base, self.size = vocabulary + 1, (vocabulary + 1) ** tokens
+        self.table = nn.Embedding(self.size, vocabulary, dtype=torch.float64)
+        with torch.no_grad():
+            self.table.weight.mul_(0.5)
 
     def forward(self, input_ids, attention_mask=None, use_cache=None):
         code = torch.zeros_like(input_ids[:, 0])
@@ -39,7 +41,7 @@ class Table(nn.Module):
         for token in input_ids.T:
             code = code * self.base + token + 1
             codes.append(code)
-        place = torch.stack(codes, dim=1) % self.table.num_embeddings
+        place = torch.stack(codes, dim=1) % self.size
         return CausalLMOutput(logits=self.table(place))
 
 

@@ -51,6 +51,13 @@ PAPERS: dict[str, Paper] = {
             "equilign.experiments.sppo.run:run_sppo",
             SCALES,
         ),
+        Paper(
+            "slhf",
+            "Stackelberg learning from human feedback: Leader, Follower, refinement",
+            "arXiv:2512.16626",
+            "equilign.experiments.slhf.run:run_slhf",
+            SCALES,
+        ),
     )
 }
 """Name -> reproduction."""

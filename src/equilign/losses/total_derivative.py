@@ -117,8 +117,8 @@ def conjugate_gradients(
 ) -> Solution:
     """Solve ``A x = b`` for a positive definite ``A`` known by its products (Hestenes 1952).
 
-    Where a direction of negative curvature shows up, the solution so far is returned: 0 if it is
-    the first one, so that a total derivative falls back to the naive one.
+    Where a direction of negative curvature shows up, the iterate with the least residual so far is
+    returned: 0 if none was better, so that a total derivative falls back to the naive one.
 
     Args:
         operator: ``A``.
@@ -129,17 +129,20 @@ def conjugate_gradients(
     solution = tuple(torch.zeros_like(t) for t in target)
     residual, direction = target, target
     start = size = _dot(target, target)
+    best, least = solution, size
     done = 0
     while done < iterations and size > tolerance**2 * start and size > 0.0:
         product = operator(direction)
         done += 1
         curvature = _dot(direction, product)
         if not curvature > 0.0:
-            return Solution(solution, done, (size / start) ** 0.5, True)
+            return Solution(best, done, (least / start) ** 0.5, True)
         step = size / curvature
         solution = _add(solution, direction, step)
         residual = _add(residual, product, -step)
         before, size = size, _dot(residual, residual)
+        if size < least:
+            best, least = solution, size
         direction = _add(residual, direction, size / before)
     left = (size / start) ** 0.5 if start > 0.0 else 0.0
     return Solution(solution, done, left, False)

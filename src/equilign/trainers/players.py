@@ -58,7 +58,7 @@ class TwoPlayers(OneOfSeveral):
 
     @abstractmethod
     def weights(self, role: Role) -> list[nn.Parameter]:
-        """What ``role`` trains."""
+        """What ``role`` trains; fixed at the start, whatever becomes of ``requires_grad``."""
 
     @abstractmethod
     def save_player(self, role: Role, folder: Path) -> None:
@@ -161,6 +161,9 @@ class TwoModels(TwoPlayers):
         super().__init__()
         self.leader = leader
         self.follower = follower
+        self._weights: dict[Role, list[nn.Parameter]] = {
+            role: [p for p in self.player(role).parameters() if p.requires_grad] for role in ROLES
+        }
 
     def player(self, role: Role) -> nn.Module:
         """See `TwoPlayers.player`."""
@@ -168,7 +171,7 @@ class TwoModels(TwoPlayers):
 
     def weights(self, role: Role) -> list[nn.Parameter]:
         """See `TwoPlayers.weights`."""
-        return [p for p in self.player(role).parameters() if p.requires_grad]
+        return self._weights[role]
 
     def save_player(self, role: Role, folder: Path) -> None:
         """See `TwoPlayers.save_player`."""
@@ -224,7 +227,7 @@ class TwoAdapters(TwoPlayers):
 
     def weights(self, role: Role) -> list[nn.Parameter]:
         """See `TwoPlayers.weights`."""
-        return [p for p in self._weights[role] if p.requires_grad]
+        return self._weights[role]
 
     def enter(self, role: Role) -> None:
         """See `TwoPlayers.enter`."""

@@ -15,6 +15,7 @@ then answers: that is the batch which the next round plays (reversed), or the on
 S rounds (PARL). After the last round one more batch is played for it.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import TrainOutput
 
-from equilign.errors import ConfigError
-from equilign.files import read_json, write_json
+from equilign.errors import ConfigError, DataError
+from equilign.files import write_json
 from equilign.losses.policy_gradient import centred, leave_one_out
 from equilign.oracles import Ensemble, Oracle
-from equilign.rollout import completion_logps, score_answers
-from equilign.rules import PARL, REVERSED, RLHF, SIMULTANEOUS, STA_NAIVE, STA_TOTAL
+from equilign.rollout import completion_logps, encode_prompt, score_answers
+from equilign.rollout.models import base_model
+from equilign.rules import PARL, REVERSED, RLHF, SIMULTANEOUS, STA_NAIVE, STA_TOTAL, RewardGameRule
 from equilign.rules import Player as Who
-from equilign.rules import RewardGameRule
 from equilign.trainers.game_trainer import GameTrainer
 from equilign.trainers.reward_game_config import (
     PARLConfig,
@@ -79,6 +80,7 @@ class RewardGameTrainer(GameTrainer):
     ) -> None:
         self.method = self.rule.name
         super().__init__(*args, **kwargs)
+        self._check_lengths()
         self.annotators = self._annotators()
         for oracle in self.annotators.values():
             # A task that only some vocabularies can do says so before anything is played.
@@ -105,11 +107,29 @@ class RewardGameTrainer(GameTrainer):
         """S: the rule's, or else the option's."""
         return self.rule.inner_steps or self.game_config.inner_steps
 
+    def _check_lengths(self) -> None:
+        base = base_model(self.policy)
+        held = {} if base is None else vars(base.config.get_text_config())
+        context = held.get("max_position_embeddings")
+        if context is None:
+            return
+        room = self.config.max_completion_length
+        for number, prompt in enumerate(self.prompts, 1):
+            size = len(encode_prompt(self.tokenizer, prompt))
+            if size + room > context:
+                raise DataError(
+                    f"prompt {number} of the data set has {size} tokens; with max_completion_length"
+                    f" = {room} it does not fit into the model's context of {context}. Leave it "
+                    "out, or allow shorter answers"
+                )
+
     # -- the reward models --------------------------------------------------------------------
 
     def _annotators(self) -> dict[str, Oracle]:
         args = self.game_config
-        if args.policy_samples == "pair" and (args.pairs != "best_worst" or args.followers != "one"):
+        if args.policy_samples == "pair" and (
+            args.pairs != "best_worst" or args.followers != "one"
+        ):
             raise ConfigError(
                 "policy_samples = 'pair' needs pairs = 'best_worst' and followers = 'one': else "
                 "there is no single pair"
@@ -183,7 +203,7 @@ class RewardGameTrainer(GameTrainer):
         super().load_game_state(folder)
         for name, player in self.players.items():
             player.load(folder / f"{name}.pt")
-        self._worth = read_json(folder / "worth.json")
+        self._worth = json.loads((folder / "worth.json").read_text(encoding="utf-8"))
 
     # -- playing --------------------------------------------------------------------------------
 
@@ -536,7 +556,7 @@ def _add_lora(function: nn.Module, rank: int, seed: int) -> None:
         task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, target_modules="all-linear"
     )
     with seeded(seed, torch.device("cpu")):
-        function.model = get_peft_model(function.model, options)  # type: ignore[arg-type]
+        function.model = get_peft_model(function.model, options)
 
 
 class STANaiveTrainer(RewardGameTrainer):

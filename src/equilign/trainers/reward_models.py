@@ -266,9 +266,6 @@ def text_reward(
     if reward_model == "same":
         model: nn.Module = classifier_like(policy, padding_id(policy_tokenizer), seed)
         tokenizer = policy_tokenizer
-        if not tokenizer.chat_template:
-            # As the policy itself reads it.
-            template = {"prompt_format": "plain", "template": "{prompt}{answer}"}
     elif isinstance(reward_model, str):
         model, own = classifier_from(reward_model, seed)
         tokenizer = own if tokenizer is None else tokenizer

@@ -30,7 +30,14 @@ from equilign.trainers.rounds import Row, derive_seed
 from equilign.trainers.setup import tokenizer_of
 from equilign.trainers.slhf_config import SLHFConfig
 from equilign.trainers.slhf_loss import side_loss, value
-from equilign.trainers.slhf_rows import fill, judge, make_rows, responses, summary
+from equilign.trainers.slhf_rows import (
+    Responses,
+    fill,
+    judge,
+    make_rows,
+    responses,
+    summary,
+)
 from equilign.trainers.token_scoring import score_tokens
 
 __all__ = ["SLHFConfig", "SLHFTrainer"]
@@ -126,6 +133,7 @@ class SLHFTrainer(GameTrainer):
                 f"players = {args.players!r} trains on one process or with plain data "
                 "parallelism; with FSDP or DeepSpeed use players = 'shared'"
             )
+        self._own_weights = [p for p in self.policy.parameters() if p.requires_grad]
         self.add_callback(PlayersMove(self))
 
     @property
@@ -142,9 +150,7 @@ class SLHFTrainer(GameTrainer):
 
     def player_weights(self, role: Role) -> list[nn.Parameter]:
         """What ``role`` trains."""
-        if self.pair is not None:
-            return self.pair.weights(role)
-        return [p for p in self.policy.parameters() if p.requires_grad]
+        return self._own_weights if self.pair is None else self.pair.weights(role)
 
     def player_sampler(self, role: Role) -> Sampler:
         """Answers of ``role`` as it is at the time of asking."""
@@ -215,36 +221,24 @@ class SLHFTrainer(GameTrainer):
 
     def _score(self, rows: list[Row]) -> None:
         """Log-probabilities of every response, now and under the reference."""
-        # One model plays both: all of it in one go.
-        turns: list[tuple[Role, ...]] = (
-            [self.roles] if self.pair is None else [("leader",), ("follower",)]
-        )
         original = self.slhf_config.follower_reference == "prompt"
-        for turn in turns:
-            with self.playing(turn[0]):
-                now = self._tokens(rows, turn, original_prompt=False)
+        for role in self.roles:
+            with self.playing(role):
+                now = self._tokens(responses(rows, role))
                 with self.references.playing(_REFERENCE):
-                    start = self._tokens(rows, turn, original_prompt=original)
-            for role in turn:
-                fill(rows, role, "logps", [math.fsum(tokens) for tokens in now[role]])
-                fill(rows, role, "ref_logps", start[role])
+                    start = self._tokens(responses(rows, role, original_prompt=original))
+            fill(rows, role, "logps", [math.fsum(tokens) for tokens in now])
+            fill(rows, role, "ref_logps", start)
 
-    def _tokens(
-        self, rows: list[Row], turn: Sequence[Role], *, original_prompt: bool
-    ) -> dict[Role, list[list[float]]]:
-        asked = {role: responses(rows, role, original_prompt=original_prompt) for role in turn}
+    def _tokens(self, asked: Responses) -> list[list[float]]:
         found, _ = score_tokens(
             self.policy,
-            [pair for role in turn for pair in asked[role].pairs],
+            asked.pairs,
             pad_id=self.pad_id,
             temperature=self.config.temperature,
             batch_size=self.config.generation_batch_size,
         )
-        result, start = {}, 0
-        for role in turn:
-            result[role] = found[start : start + len(asked[role])]
-            start += len(asked[role])
-        return result
+        return found
 
     def round_summary(self, rows: list[Row]) -> dict[str, float]:
         """See `equilign.trainers.slhf_rows.summary`."""
@@ -255,20 +249,25 @@ class SLHFTrainer(GameTrainer):
     def batch_loss(self, model: nn.Module, rows: list[Row]) -> tuple[Tensor, dict[str, float]]:
         """The Leader's loss plus ``kappa`` times the Follower's, per prompt.
 
-        Where they have weights of their own, ``kappa`` is in the learning rate instead.
+        Where they have weights of their own, ``kappa`` is in the learning rate instead. Each
+        player has a forward pass of its own: together, the Leader's short responses would be
+        padded to the Follower's.
         """
-        due = self.due()
-        turns: list[tuple[Role, ...]] = [due] if self.pair is None else [(r,) for r in due]
         losses: dict[Role, Tensor] = {}
         metrics: dict[str, float] = {}
-        for turn in turns:
-            with self.playing(turn[0]):
-                scored = self._scored(model, rows, turn)
-            for role in turn:
-                logps, mask = scored[role]
-                losses[role], found, pushed = side_loss(rows, role, logps, mask, self.slhf_config)
-                metrics |= {f"{role}_{name}": number for name, number in found.items()}
-                self.pushed[role] |= pushed
+        for role in self.due():
+            asked = responses(rows, role)
+            with self.playing(role):
+                logps, mask = completion_token_logps(
+                    model,
+                    asked.prompts,
+                    asked.completions,
+                    pad_id=self.pad_id,
+                    temperature=self.config.temperature,
+                )
+            losses[role], found, pushed = side_loss(rows, role, logps, mask, self.slhf_config)
+            metrics |= {f"{role}_{name}": number for name, number in found.items()}
+            self.pushed[role] |= pushed
         kappa = self.slhf_config.kappa if self.pair is None else 1.0
         total = kappa * losses["follower"]
         if "leader" in losses:
@@ -277,22 +276,6 @@ class SLHFTrainer(GameTrainer):
             # DDP waits for a gradient of every weight; `PlayersMove` takes this one away.
             total = total + 0.0 * sum(p.sum() for p in self.pair.weights("leader"))
         return total, metrics
-
-    def _scored(
-        self, model: nn.Module, rows: list[Row], turn: Sequence[Role]
-    ) -> dict[Role, tuple[Tensor, Tensor]]:
-        """Token log-probabilities and mask of every role of ``turn``, in one forward pass."""
-        asked = {role: responses(rows, role) for role in turn}
-        logps, mask = completion_token_logps(
-            model,
-            [prompt for role in turn for prompt in asked[role].prompts],
-            [ids for role in turn for ids in asked[role].completions],
-            pad_id=self.pad_id,
-            temperature=self.config.temperature,
-        )
-        sizes = [len(asked[role]) for role in turn]
-        parts = zip(turn, torch.split(logps, sizes), torch.split(mask, sizes), strict=True)
-        return {role: (mine, marked) for role, mine, marked in parts}
 
     # -- saving -----------------------------------------------------------------------------
 

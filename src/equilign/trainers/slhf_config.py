@@ -135,7 +135,7 @@ class SLHFConfig(GameConfig):
     )
     ddp_find_unused_parameters: bool | None = field(
         default=False,
-        metadata={"help": "Must stay false for two sets of weights; DDP fails otherwise."},
+        metadata={"help": "Must stay false: two forward passes go backward together."},
     )
 
     def __post_init__(self) -> None:
@@ -149,10 +149,10 @@ class SLHFConfig(GameConfig):
                 f"follower_model = {self.follower_model!r} has no effect with players = "
                 f"{self.players!r}; set players = 'separate', or leave it out"
             )
-        if self.ddp_find_unused_parameters and self.players != "shared":
+        if self.ddp_find_unused_parameters:
             raise ConfigError(
-                f"ddp_find_unused_parameters must be false with players = {self.players!r}: both "
-                "players' losses go backward together, which DDP's search does not survive"
+                "ddp_find_unused_parameters must be false: both players' losses go backward "
+                "together, which DDP's search for unused weights does not survive"
             )
         self.follower_prompt()
         super().__post_init__()

@@ -137,12 +137,6 @@ class Responses:
     prompts: list[list[int]]
     completions: list[list[int]]
 
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    def __add__(self, other: "Responses") -> "Responses":
-        return Responses(self.prompts + other.prompts, self.completions + other.completions)
-
     @property
     def pairs(self) -> list[tuple[list[int], list[int]]]:
         """Prompt and completion of each."""

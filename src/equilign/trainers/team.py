@@ -1,8 +1,11 @@
 """The processes of one run: who plays what, and how they wait for each other."""
 
+import atexit
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
@@ -26,6 +29,8 @@ class Team:
     @classmethod
     def of(cls, accelerator: Accelerator) -> "Team":
         """The team that ``accelerator`` belongs to."""
+        if accelerator.num_processes > 1:
+            _leave_at_exit()
         return cls(accelerator.process_index, accelerator.num_processes, accelerator)
 
     @property
@@ -60,3 +65,13 @@ class Team:
         for rank, message in failures:
             if message is not None:
                 raise EquilignError(f"process {rank} stopped: {message}")
+
+
+@cache
+def _leave_at_exit() -> None:
+    """Once: the process leaves its group before it ends.
+
+    Threads of a group that is still open while a process ends abort it now and then, after all its
+    work is done.
+    """
+    atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)

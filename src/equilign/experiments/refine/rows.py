@@ -8,7 +8,7 @@ from typing import Any
 
 from equilign.evaluation.refine import Chain
 from equilign.experiments.refine.chunks import Desk, Refined
-from equilign.experiments.refine.source import parse_line
+from equilign.experiments.refine.source import fingerprint, parse_line
 from equilign.files import sync_folder
 
 
@@ -17,17 +17,17 @@ def output_row(desk: Desk, found: Refined) -> dict[str, Any]:
 
     The row's own columns stay. The kept answers are in the column that it had them in: `output`
     beside `instruction`; else `completion` where one answer is kept and `completions` where
-    several are. `refinement` holds numbers, a list per chain.
+    several are. `refinement` holds numbers, a list per chain, and says
+    from which row they were made.
     """
     row, config = found.row, desk.config
     kept = [answer for i in range(len(found.chains)) for answer in _kept(config.keep, found, i)]
-    columns = dict(row.columns)
-    result: dict[str, Any] = {} if "instruction" in columns else {"prompt": row.prompt}
-    result |= columns
-    if "instruction" in columns and len(kept) == 1:
+    result: dict[str, Any] = {} if row.alpaca else {"prompt": row.prompt}
+    result |= row.columns
+    if row.alpaca and len(kept) == 1:
         result["output"] = kept[0]
-        if isinstance(columns.get("generator"), str):
-            result["generator"] = f"{columns['generator']}, refined by {config.follower}"
+        if isinstance(result.get("generator"), str):
+            result["generator"] += f", refined by {config.follower}"
     elif len(kept) == 1:
         result["completion"] = kept[0]
     else:
@@ -50,6 +50,7 @@ def _kept(keep: str, found: Refined, index: int) -> list[str]:
 def _numbers(desk: Desk, found: Refined) -> dict[str, Any]:
     chains = found.chains
     numbers: dict[str, Any] = {
+        "input": fingerprint([found.row]),
         "tokens": [[desk.count_tokens(t) for t in c.texts] for c in chains],
         "empty": [[not t.strip() for t in c.texts] for c in chains],
         "cut": [[not a.finished for a in c.answers] for c in chains],
@@ -78,12 +79,13 @@ class Lines:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        sync_folder(path.parent)
         whole = whole_bytes(path)
         # Unbuffered: a write that failed must not be tried again by the next one or by close.
         self._handle = path.open("ab", buffering=0)
         self._handle.truncate(whole)
         self._end = whole
-        sync_folder(path.parent)
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Write lines; all are on disk when this returns."""

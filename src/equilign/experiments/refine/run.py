@@ -1,6 +1,7 @@
 """The run: prompts in, lines out, chunk by chunk; then the summary."""
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from equilign.files import Journal, explain_disk_full, write_json
 from equilign.oracles.judge_text import CONFIG_NAME
 from equilign.rollout.follower import FollowerPrompt
 from equilign.runs import RunDirectory, peak_memory_mb
+
+_LOG = logging.getLogger("equilign")
 
 Progress = Callable[[str, int, int, int], None]
 Echo = Callable[[bytes], None]
@@ -215,8 +218,12 @@ class _Writer:
         return found
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and servers' connections."""
         self.lines.close()
+        for player in (self.desk.leader, self.desk.refiner.follower):
+            close = getattr(player, "close", None)
+            if close is not None:
+                close()
 
 
 def _chunks(source: Source, size: int) -> Iterator[list[Row]]:
@@ -226,21 +233,16 @@ def _chunks(source: Source, size: int) -> Iterator[list[Row]]:
 
 
 def _same(task: Task, chunk: Sequence[Row], lines: Sequence[Mapping[str, Any]]) -> None:
-    """Raise unless the lines that are there begin with the chunk's prompts."""
-    reader = Source("", False, task.config.chat)
+    """Raise unless the lines that are there were made from the chunk's rows."""
     for row, line in zip(chunk, lines, strict=False):
-        try:
-            same = reader.read(line, row.where).prompt == row.prompt
-        except DataError:
-            same = False
-        if not same:
-            raise _other_prompts(task, f"another prompt than {row.where}")
+        if line["refinement"]["input"] != fingerprint([row]):
+            raise _other_prompts(task, f"another row at {row.where}")
 
 
 def _other_prompts(task: Task, what: str) -> RunDirectoryError:
     return RunDirectoryError(
-        f"{task.folder / ANSWERS} was made from other prompts: {task.source.name} has {what}. "
-        "Give the same prompts to resume, or choose another --output-dir"
+        f"{task.folder / ANSWERS} was made from other rows: {task.source.name} has {what}. "
+        "Give the same file to resume, or choose another --output-dir"
     )
 
 
@@ -302,13 +304,22 @@ def _checker(
     leader: Player | None, follower: Player, form: FollowerPrompt
 ) -> Callable[[Row], None]:
     """Raises for a prompt that the Leader cannot read, or that cannot become a Follower's."""
+    told = False
 
     def check(row: Row) -> None:
+        nonlocal told
         if leader is not None and not leader.fits(row.prompt):
             raise DataError(
                 f"{row.where}: the prompt has {leader.tokens(row.prompt)} tokens; between 1 and "
                 f"{leader.limit} are allowed. Shorten it, or raise max_prompt_tokens"
             )
         follower.tokens(form.of(row.prompt, "..."))
+        if isinstance(row.prompt, str) and follower.tokenizer.chat_template and not told:
+            told = True
+            _LOG.warning(
+                "the prompts are plain text and %s is a chat model: with --chat they become user "
+                "messages",
+                follower.name,
+            )
 
     return check

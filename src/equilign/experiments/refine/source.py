@@ -35,13 +35,15 @@ class Row:
         where: file and line, for messages.
         prompt: text or chat messages.
         answers: given ones; empty where a Leader is to answer.
-        columns: what else the row holds, AlpacaEval's `instruction` included.
+        columns: what else the row holds.
+        alpaca: whether it is AlpacaEval's, whose prompt is the column `instruction`.
     """
 
     where: str
     prompt: Prompt
     answers: tuple[str, ...] = ()
     columns: Mapping[str, Any] = field(default_factory=dict)
+    alpaca: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,13 @@ class Source:
         Raises:
             DataError: it has no prompt, or no answer where it must have one.
         """
-        prompt, columns = _prompt(raw, where)
+        alpaca = raw.get("prompt") is None and raw.get("instruction") is not None
+        prompt, columns = _instruction(raw, where) if alpaca else _prompt(raw, where)
         if self.chat and isinstance(prompt, str):
             prompt = as_messages(prompt)
         answers = _answers(raw, where, prompt) if self.answered else ()
         kept = {k: v for k, v in columns.items() if k not in (*_ANSWERS, *_OURS)}
-        return Row(where, prompt, answers, kept)
+        return Row(where, prompt, answers, kept, alpaca)
 
     def scan(self, check: Callable[[Row], None]) -> tuple[int, str]:
         """Number of rows, and a fingerprint of what they hold.
@@ -127,13 +130,16 @@ class _Located(Rows):
         return self.path
 
 
+def _instruction(raw: Mapping[str, Any], where: str) -> tuple[Prompt, dict[str, Any]]:
+    """As `_prompt`, of AlpacaEval's format; its own column stays."""
+    value = raw["instruction"]
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f'{where}: "instruction" is {excerpt(value)}; it must be text')
+    return as_messages(value), dict(raw)
+
+
 def _prompt(raw: Mapping[str, Any], where: str) -> tuple[Prompt, dict[str, Any]]:
     """The prompt, and all columns that are neither prompt nor preference."""
-    if raw.get("prompt") is None and raw.get("instruction") is not None:
-        value = raw["instruction"]
-        if not isinstance(value, str) or not value.strip():
-            raise DataError(f'{where}: "instruction" is {excerpt(value)}; it must be text')
-        return as_messages(value), dict(raw)
     if raw.get("prompt") is None and raw.get("chosen") is None:
         there = ", ".join(map(str, list(raw)[:12])) or "nothing"
         raise DataError(f'{where}: there is no "prompt"; the row has {there}. {_CURE}')

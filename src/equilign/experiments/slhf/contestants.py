@@ -29,8 +29,15 @@ COMMON: Mapping[str, Any] = {
 }
 """Optimiser options of every method."""
 
-BETA = 0.005
+BETA = 0.01
 """KL weight to the start model, of every player; win probability per nat."""
+
+PLAYERS = "shared"
+"""One model plays both, told apart by what it is shown, as in the paper."""
+
+FOLLOWER_INSTRUCTION = "Improve your answer."
+"""Short, because every request is new to the shipped model: it was trained on lists of attributes
+alone, and the longer the request, the worse what it replies before any training."""
 
 SELECTION = "selection.json"
 
@@ -53,7 +60,7 @@ class Contestant:
 
     def options(self, scale: Scale, learning_rate: float) -> dict[str, Any]:
         """Options of its trainer."""
-        own: dict[str, Any] = {
+        own: dict[str, dict[str, Any]] = {
             RLOO: {"num_generations": scale.answers, "reward": "win_rate", "beta": BETA},
             NASH: {"num_generations": scale.answers // 2, "mixture": 0.125, "beta": BETA},
             SLHF: {
@@ -62,9 +69,11 @@ class Contestant:
                 "beta_leader": BETA,
                 "beta_follower": BETA,
                 "kappa": self.kappa,
+                "players": PLAYERS,
+                "follower_instruction": FOLLOWER_INSTRUCTION,
             },
-        }[self.method]
-        return {**COMMON, **own, "learning_rate": learning_rate}
+        }
+        return {**COMMON, **own[self.method], "learning_rate": learning_rate}
 
 
 def slhf(kappa: float) -> Contestant:

@@ -1,8 +1,8 @@
 """A second model, of half the size: what a Follower has never seen the like of.
 
-Half of the shipped model's layers (the first and the last), healed by distillation: its next-token distributions are
-fitted to the shipped model's on the shipped model's own answers to the training prompts. It speaks
-the same language worse. Nothing else of the run has a part in it.
+Half of the shipped model's layers (the first and the last), healed by distillation: its next-token
+distributions are fitted to the shipped model's, on the shipped model's own answers to the training
+prompts. It speaks the same language worse. Nothing else of the run has a part in it.
 """
 
 import copy
@@ -66,7 +66,7 @@ def make_half(setting: Setting, seed: int, *, tell: Tell) -> None:
             batch = [pairs[i] for i in order[start : start + BATCH]]
             loss = divergence(teacher, student, batch, pad_token(tokenizer))
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             losses.append(float(loss.detach()))
         tell(epoch + 1, setting.scale.half_epochs)

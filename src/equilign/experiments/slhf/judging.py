@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from equilign.evaluation.callback import load_groups
-from equilign.evaluation.corrections import correction_matrix
+from equilign.evaluation.corrections import correction_matrix, reply
 from equilign.evaluation.curves import chain_curve, independent_curve
 from equilign.evaluation.graphs import pooled, prompt_graphs
 from equilign.evaluation.round_robin import first, per_prompt_tokens, round_robin
 from equilign.evaluation.win_rate import by_attribute
+from equilign.experiments.held_out import quiet
 from equilign.experiments.slhf.contestants import BASELINES, KAPPAS, Contestant, main_slhf, slhf
 from equilign.experiments.slhf.measures import rewards, scores, wins_over
 from equilign.experiments.slhf.pieces import OPPONENTS, START, Setting, Tell
@@ -32,11 +33,12 @@ from equilign.oracles import Panel
 from equilign.rollout import Group
 from equilign.runs import peak_memory_mb
 from equilign.tasks.restaurant_panel import restaurant_panel
+from equilign.trainers.rounds import derive_seed
 
 REFINED_START = "start, refined"
 TRAINING, HELD_OUT = "training", "held-out"
 PLAYERS = (START, *(c.name for c in BASELINES), LEADER, FOLLOWER, REFINED_START)
-"""Of the round robin. The Follower and the refined start model reply to answers that do not play."""
+"""Of the round robin. Replies are to answers that do not play themselves."""
 
 Answers = Mapping[str, Sequence[Group]]
 
@@ -201,10 +203,6 @@ def judge_kappa(setting: Setting, kappa: float, seed: int, *, tell: Tell) -> Non
     path = setting.piece_file(f"judged-{who.name}", seed)
     if path.exists():
         return
-    from equilign.evaluation.corrections import reply
-    from equilign.experiments.held_out import quiet
-    from equilign.trainers.rounds import derive_seed
-
     quiet()
     panel = restaurant_panel()
     led = setting.shown(who.name, seed)

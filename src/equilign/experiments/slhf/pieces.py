@@ -24,7 +24,7 @@ from transformers import (
 from equilign.evaluation.callback import kl_nats
 from equilign.evaluation.refine import Refiner
 from equilign.experiments.held_out import HeldOut, quiet, start_logps
-from equilign.experiments.slhf.contestants import Contestant
+from equilign.experiments.slhf.contestants import FOLLOWER_INSTRUCTION, Contestant
 from equilign.experiments.slhf.costs import costs, learning_curve
 from equilign.experiments.slhf.scales import Scale
 from equilign.files import write_json
@@ -34,6 +34,7 @@ from equilign.rollout import Group, Prompt, TransformersSampler, encode_prompt, 
 from equilign.rollout.follower import FollowerPrompt
 from equilign.runs import peak_memory_mb
 from equilign.tasks.restaurant_panel import restaurant_panel
+from equilign.trainers.players import Role, player_folders
 
 START = "start"
 OPPONENTS = "start-again"
@@ -70,15 +71,16 @@ class Setting(HeldOut):
         """Where the weights of a finished training are."""
         return self.folder / "models" / f"{name}-seed-{seed}"
 
-    def load_sampler(self, name: str, seed: int) -> TransformersSampler:
-        """The policy of a finished training, or the start model."""
-        where = SHIPPED if name == START else self.model_folder(name, seed)
-        return self.sampler(load_model(where), load_tokenizer(where))
+    def load_sampler(self, name: str, seed: int, role: Role = "leader") -> TransformersSampler:
+        """A player of a finished training, or the start model."""
+        folder = self.model_folder(name, seed)
+        where = SHIPPED if name == START else player_folders(folder)[role]
+        return self.sampler(load_model(where), load_tokenizer(SHIPPED))
 
     def refiner(self, name: str, seed: int) -> Refiner:
-        """The same as a Follower, asked as it was trained; others as SLHF's Follower is."""
-        form = None if name == START else FollowerPrompt.load(self.model_folder(name, seed))
-        return Refiner(self.load_sampler(name, seed), form or FollowerPrompt())
+        """A policy as a Follower: SLHF's own, and others asked as that one is."""
+        sampler = self.load_sampler(name, seed, "follower")
+        return Refiner(sampler, FollowerPrompt(FOLLOWER_INSTRUCTION))
 
     def shown(self, player: str, seed: int, count: int | None = None) -> list[Group]:
         """The answers of a policy that Followers are shown: its last ones, which play nobody."""
@@ -128,8 +130,10 @@ def train_piece(
     trainer.train(resume_from_checkpoint=True)
     where = setting.model_folder(contestant.name, seed)
     _save(trainer, where)
-    model, tokenizer = load_model(where), load_tokenizer(where)
-    setting.sample_answers(contestant.name, seed, model, tokenizer, setting.scale.pool)
+    sampler = setting.load_sampler(contestant.name, seed)
+    setting.sample_answers(
+        contestant.name, seed, sampler.model, sampler.tokenizer, setting.scale.pool
+    )
     answers = setting.load_answers(contestant.name, seed, 1)[:KL_PROMPTS]
     folder = Path(str(trainer.args.output_dir))
     write_json(
@@ -141,7 +145,7 @@ def train_piece(
             "seed": seed,
             "costs": costs(folder, contestant.method),
             "curve": learning_curve(folder, contestant.method),
-            "kl_nats": kl_to_start(setting.load_sampler(contestant.name, seed), answers),
+            "kl_nats": kl_to_start(sampler, answers),
             "seconds": time.perf_counter() - began,
             "peak_memory_mb": peak_memory_mb(),
         },
@@ -174,11 +178,10 @@ def as_replies(
 
 
 def _save(trainer: Trainer, folder: Path) -> None:
-    """The weights, whole or not there, with the tokenizer."""
+    """The weights, whole or not there."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     trainer.save_model(str(partial))
-    load_tokenizer(SHIPPED).save_pretrained(str(partial))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

@@ -66,9 +66,8 @@ def led_answers(setting: Setting, leader: str, seed: int) -> list[Group]:
 
 def human_answers(setting: Setting, count: int) -> list[Group]:
     """What people wrote for the held-out prompts; the first ones again where there are fewer."""
-    text = (
-        resources.files("equilign") / "assets" / "sppo_held_out" / "references.jsonl"
-    ).read_text(encoding="utf-8")
+    path = resources.files("equilign") / "assets" / "sppo_held_out" / "references.jsonl"
+    text = path.read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     known: dict[str, list[str]] = {row["prompt"]: row["references"] for row in rows}
     groups = []
@@ -136,5 +135,5 @@ def _follower_kl(setting: Setting, refiner: Refiner, seed: int) -> float:
         [first(g, 1) for g in groups[:KL_PROMPTS]]
         for groups in (led_answers(setting, LEADER, seed), mine)
     )
-    sampler = setting.load_sampler(main_slhf().name, seed)
+    sampler = setting.load_sampler(main_slhf().name, seed, "follower")
     return kl_to_start(sampler, as_replies(sampler, refiner.form, led, replies))

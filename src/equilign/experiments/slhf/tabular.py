@@ -153,8 +153,10 @@ def pair_sampling(rng: np.random.Generator) -> dict[str, Any]:
     names = list(game.names)
     base = _solutions(game.prefs, np.ones_like(game.prefs))
     favourites = {concept: np.zeros(len(names)) for concept in base}
-    moved = {kind: {concept: [] for concept in base} for kind in ("infinite", "finite")}
-    examples = []
+    moved: dict[str, dict[str, list[float]]] = {
+        kind: {concept: [] for concept in base} for kind in ("infinite", "finite")
+    }
+    examples: list[dict[str, list[float]]] = []
     for _ in range(LAWS):
         m = rng.dirichlet(np.ones(len(names)))
         weight = np.outer(m, m) * (1.0 - np.eye(len(names)))
