@@ -14,7 +14,7 @@ from equilign.games.bradley_terry import bradley_terry_prefs, fit_bradley_terry
 from equilign.methods import LANGUAGE_MODEL, MATRIX, METHODS, TRAINED, get_method
 from equilign.play import decreasing, play
 from equilign.play.reward_game import fit_reward
-from equilign.rules import MIRROR_RULES, REWARD_RULES, RULES, Closing
+from equilign.rules import MIRROR_RULES, REWARD_GAME_RULES, REWARD_RULES, RULES, Closing
 from equilign.rules.reward_gradient import exact_reward_gradient, regularised_optimum
 
 PREFS = np.array([[0.5, 0.1, 0.8], [0.9, 0.5, 0.1], [0.2, 0.9, 0.5]])
@@ -224,7 +224,7 @@ def test_methods_play_where_they_say():
     # The other forms of OMWU are OMWU; they are there to be compared on a matrix.
     fitted = [n for n in fitted if n not in ("omwu-two-sequence", "omwu-extragradient")]
     pairs = ["dpo", "ipo", "iterated-dpo", "iterated-ipo", "online-dpo"]
-    assert sorted(TRAINED) == sorted([*fitted, *pairs, *REWARD_RULES, "slhf"])
+    assert sorted(TRAINED) == sorted([*fitted, *pairs, *REWARD_RULES, *REWARD_GAME_RULES, "slhf"])
     for method in METHODS.values():
         assert (MATRIX in method.plays) == (method.name in RULES)
         trained = method.name in TRAINED

@@ -19,7 +19,9 @@ from equilign.experiments.refine.config import RefineConfig
 from equilign.experiments.refine.players import Players
 from equilign.files import read_jsonl, write_json, write_jsonl
 from equilign.models import load_model, load_tokenizer
+from equilign.oracles import CallableOracle
 from equilign.rollout.follower import INSTRUCTION, FollowerPrompt
+from equilign.trainers.slhf import SLHFConfig, SLHFTrainer
 from tests.rollout.completion_server import CompletionServer
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -307,7 +309,42 @@ def test_a_run_directory_is_its_model(chat_model, two_adapters, tmp_path, capfd,
     assert "name one model's folder" in err
 
 
-def test_plain_text_prompts_use_the_template(capfd, chat_model, tmp_path):
+@pytest.mark.parametrize("players", ["shared", "separate", "adapters"])
+def test_what_the_trainer_saves_is_understood(capfd, chat_model, prompts_file, tmp_path, players):
+    args = SLHFConfig(
+        output_dir=str(tmp_path / "training"),
+        players=players,
+        num_rounds=1,
+        prompts_per_round=2,
+        num_generations=2,
+        max_completion_length=8,
+        per_device_train_batch_size=2,
+        follower_instruction="Do better.",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    judge = CallableOracle(lambda prompt, a, b: (1 + len(b)) / (2 + len(a) + len(b)))
+    adapter = LoraConfig(r=2, target_modules="all-linear") if players == "adapters" else None
+    trainer = SLHFTrainer(
+        load_model(chat_model),
+        args,
+        read_jsonl(prompts_file)[:4],
+        judge,
+        load_tokenizer(chat_model),
+        peft_config=adapter,
+    )
+    trainer.save_model(str(tmp_path / "saved"))
+    code, out, err = run_here(
+        capfd,
+        *("--prompts", prompts_file, "--max-prompts", 2, "--max-new-tokens", 8, "--json"),
+        *("--leader", tmp_path / "saved", "--follower", tmp_path / "saved"),
+        *("--output-dir", tmp_path / "run"),
+    )
+    assert code == 0, err
+    assert json.loads(out)["follower_prompt"]["instruction"] == "Do better."
+
+
+def test_plain_text_prompts_use_the_template(capfd, caplog, chat_model, tmp_path):
     write_jsonl(tmp_path / "p.jsonl", [{"prompt": "Ask", "completion": "Say"}])
     tokenizer = load_tokenizer(chat_model)
     with CompletionServer(replies) as server:
@@ -325,6 +362,7 @@ def test_plain_text_prompts_use_the_template(capfd, chat_model, tmp_path):
             *("--output-dir", tmp_path / "run"),
         )
         assert code == 0, err
+        assert caplog.text.count("with --chat they become user messages") == 1
         text = tokenizer.decode(server.bodies[0]["prompt"], skip_special_tokens=True)
     assert text.replace(" ", "") == "<Say>Ask"
 

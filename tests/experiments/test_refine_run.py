@@ -298,6 +298,25 @@ def test_killed_in_any_write_and_resumed_is_bit_identical(ten, tmp_path, monkeyp
     assert moment > 3 * 6, "there are six stages and a line write per chunk"
 
 
+def test_killed_before_the_lines_are_out_asks_nobody_again(ten, tmp_path, monkeypatch):
+    config = config_of(ten, rounds=2)
+    whole, _, _ = run(config, tmp_path / "whole")
+
+    def die(self, lines):
+        raise Killed
+
+    first, second = (Fake(config, tmp_path / "run") for _ in range(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(Lines, "append", die)
+        with pytest.raises(Killed):
+            work(first.task, silent)
+    work(second.task, silent)
+    assert first.calls > 0
+    assert first.calls + second.calls == whole.calls
+    a, b = ((tmp_path / f / "answers.jsonl").read_bytes() for f in ("run", "whole"))
+    assert a == b
+
+
 def test_cut_at_any_byte_and_resumed_is_bit_identical(tmp_path):
     path = prompts_file(tmp_path / "p.jsonl", 6)
     config = config_of(path, rounds=1, chunk_size=2)

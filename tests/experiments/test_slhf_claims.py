@@ -7,6 +7,7 @@ import pytest
 
 from equilign.evaluation.graphs import PromptGraph
 from equilign.experiments.slhf import claims, page
+from equilign.experiments.slhf import tabular as tables
 from equilign.experiments.slhf.contestants import BASELINES, NASH, RLOO
 from equilign.experiments.slhf.half import HALF
 from equilign.experiments.slhf.judging import HELD_OUT, PLAYERS, REFINED_START, TRAINING
@@ -22,7 +23,6 @@ from equilign.experiments.slhf.playing import (
 )
 from equilign.experiments.slhf.results import Results, Sweep
 from equilign.experiments.slhf.scales import SCALES
-from equilign.experiments.slhf.tabular import study
 from equilign.reports.reproduction import reproduction_html
 
 SEEDS, PROMPTS = 3, 60
@@ -39,7 +39,9 @@ GRAPH = PromptGraph(5, False, True, 10, 0, 10, 1, 0)
 
 @pytest.fixture(scope="module")
 def tabular():
-    return study(0, tell=lambda done, total: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "LAWS", 30)
+        return tables.study(0, tell=lambda done, total: None)
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def made(tabular, monkeypatch):
         measures = ("win_rate", "reward", "personal")
         kappas = changes.pop("kappas", {1.0: 0.6, 5.0: 0.6, 10.0: 0.6})
         costs = dict.fromkeys(("prompts", "samples", "trained", "tokens", "verdicts"), 7.0)
-        names = [*(c.name for c in BASELINES), "slhf-5"]
+        names = [*(c.name for c in BASELINES), "slhf"]
         half = {"weights": 5e6, "weights_of_start": 6e6, "first_loss": 1.0, "last_loss": 0.1}
         found = Results(
             scale=SCALE,
@@ -236,7 +238,7 @@ def test_only_followers_improve(made):
 
 
 def test_kappa(made):
-    start = "A larger kappa"
+    start = "With one model for both"
     assert verdict(made(kappas={1.0: 0.7, 5.0: 0.6, 10.0: 0.55}), start) is True
     assert verdict(made(kappas={1.0: 0.5, 5.0: 0.6, 10.0: 0.7}), start) is False
     assert verdict(made(), start) is None

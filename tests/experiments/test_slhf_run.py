@@ -8,8 +8,8 @@ import pytest
 
 from equilign.errors import RunDirectoryError
 from equilign.experiments.reproduce import reproduce
-from equilign.experiments.slhf.contestants import BASELINES, main_slhf
-from equilign.experiments.slhf.judging import PLAYERS, kappas
+from equilign.experiments.slhf.contestants import BASELINES, KAPPAS, main_slhf
+from equilign.experiments.slhf.judging import PLAYERS
 from equilign.experiments.slhf.pieces import START, Setting, train_piece
 from equilign.experiments.slhf.playing import LEADERS, LONG, OTHER, OTHERS, chain_name, reply_name
 from equilign.experiments.slhf.scales import SCALES
@@ -36,9 +36,8 @@ def test_what_it_returns_and_writes(tiny):
     assert (folder / "report.html").stat().st_size > 10_000
     assert all((folder / name).is_file() for name in (*summary["figures"], *summary["pieces"]))
     assert not any((folder / "training").iterdir()), "optimiser states are removed"
-    sweep = len(kappas(None)) + (TINY.seeds - 1)
-    # Per seed: two baselines, half, played, judged; per kappa a training and its verdicts.
-    assert len(summary["pieces"]) == TINY.seeds * 5 + 2 * sweep + 1
+    # Per seed: three methods, half, played, judged; per kappa a training and its verdicts.
+    assert len(summary["pieces"]) == TINY.seeds * 6 + 2 * TINY.kappa_seeds * len(KAPPAS) + 1
     assert ("RLOO, seed 3000", 0, TINY.rounds, TINY.rounds) in told
     assert len(summary["claims"]) == 22
 

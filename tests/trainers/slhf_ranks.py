@@ -1,6 +1,6 @@
 """A training of two players that `test_slhf_runs` starts as one process or as several.
 
-python -m torch.distributed.run --nproc_per_node 2 tests/trainers/slhf_ranks.py FOLDER [KEY=VALUE]...
+python -m torch.distributed.run --nproc_per_node 2 tests/trainers/slhf_ranks.py FOLDER [KEY=VALUE]
 """
 
 import json

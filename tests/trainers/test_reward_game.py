@@ -63,7 +63,9 @@ def at_the_fit(folder, name, oracle, ridge=RIDGE, **options):
         player.function.table.copy_(torch.tensor(fitted(oracle, trainer.policy, ridge)))
     rows = trainer.play_chunk(0, 0, [0, 1])
     rows = json.loads(json.dumps(rows))
-    worth = trainer._valued(rows, trainer._annotated(rows, 0))
+    worth = trainer.side.valued(
+        rows, trainer.side.annotated(rows, 0), total=trainer.rule.total_derivative
+    )
     for row, told in zip(rows, worth, strict=True):
         row.update(told)
     return trainer, start, rows
@@ -146,7 +148,7 @@ def test_responses_are_those_of_the_matrix_game(tmp_path):
         expected = response_term(prefs, pi, reward, RIDGE * 2)
         found = policy_gradient(pi, np.array(row["responses"]))
         np.testing.assert_allclose(found, expected, atol=1e-7)
-    assert trainer._told["response_rms"] > 1e-4
+    assert trainer.side.told["response_rms"] > 1e-4
 
 
 def test_samples_of_all_pairs_share_their_responses(tmp_path):
@@ -157,7 +159,7 @@ def test_samples_of_all_pairs_share_their_responses(tmp_path):
     rows = trainer.play_chunk(0, 0, [0, 1])
     with torch.no_grad():
         trainer.players["reward"].function.table.normal_()
-    batches = trainer._annotated(rows, 0)
+    batches = trainer.side.annotated(rows, 0)
     player = trainer.players["reward"]
     shares = [[0.125] * 4] * 2
     flat, found = player.response(
@@ -190,14 +192,14 @@ def test_a_reward_step_is_the_matrix_games(tmp_path, size):
                     reward_learning_rate=0.7)  # fmt: skip
     trainer.start_round(0)
     rows = trainer.play_chunk(0, 0, [0, 1])
-    batches = trainer._annotated(rows, 0)
+    batches = trainer.side.annotated(rows, 0)
     expected = np.zeros((2, len(TEXTS)))
     for _ in range(3):
         for x, row in enumerate(rows):
             pi = np.array(row["weights"])
             slope = reward_gradient(oracle.games[row["prompt"]], pi, expected[x], RIDGE * 2)
             expected[x] = expected[x] + 0.7 * slope / 2
-        trainer._reward_step(batches)
+        trainer.side.step(batches)
     found = trainer.players["reward"].function.table.detach()
     np.testing.assert_allclose(found, expected, atol=1e-9)
     assert np.abs(expected).max() > 1e-2
@@ -324,10 +326,10 @@ def test_the_least_of_several_is_one_of_them(tmp_path):
     trainer = build(tmp_path, "sta-naive", oracle=oracle, listed=False, reward_model="head",
                     followers="members", aggregation="min")  # fmt: skip
     rewards = np.array([[1.0, 2.0, 6.0], [0.5, -1.5, 1.0]])
-    least, shares = trainer._aggregate(rewards)
+    least, shares = trainer.side.aggregate(rewards)
     np.testing.assert_allclose(least, [-2.0, -1.5, 1.0])
     np.testing.assert_allclose(shares, [[1, 0, 0], [0, 1, 1]])
-    shifted, _ = trainer._aggregate(rewards + np.array([[5.0], [-3.0]]))
+    shifted, _ = trainer.side.aggregate(rewards + np.array([[5.0], [-3.0]]))
     np.testing.assert_allclose(shifted, least)
 
 

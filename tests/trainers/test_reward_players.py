@@ -18,8 +18,7 @@ from equilign.errors import ConfigError, ModelError
 from equilign.models import load_tokenizer
 from equilign.oracles import CallableOracle, RewardModel
 from equilign.rollout import Completion, Group
-from equilign.trainers.reward_game import _add_lora
-from equilign.trainers.reward_models import HeadReward, classifier_like, text_reward
+from equilign.trainers.reward_models import HeadReward, add_lora, classifier_like, text_reward
 from equilign.trainers.reward_pairs import PairRule, annotate, replace_ties
 from equilign.trainers.reward_player import Annotated, RewardPlayer
 from tests.enumerable import END, tiny_model, tiny_tokenizer
@@ -265,7 +264,7 @@ def test_both_solvers_go_through_real_models(kind):
         with torch.no_grad():
             function.model.score.weight.normal_(generator=torch.Generator().manual_seed(0))
     if kind == "lora":
-        _add_lora(function, 2, 0)
+        add_lora(function, 2, 0)
     function = function.double()
     exact, near = response(function, "cg", damping=5.0), response(function, "woodbury", damping=5.0)
     assert not exact.solution.negative_curvature

@@ -1,5 +1,6 @@
 """SLHF on policies whose answers can all be listed, and a policy that is a table."""
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,13 +63,15 @@ class Listing:
         return inner.sample(prompts, num_samples, seed)
 
 
-def games(size=len(RESPONSES)):
+def games(size=7):
     return {p: random_prefs(seed, size) for seed, p in enumerate(PROMPTS)}
 
 
 def build(folder, *, model=None, oracle=None, responses=RESPONSES, kept=None, **options):
     """A trainer with exact expectations: every answer of both players, with its probability."""
-    extra = {k: options.pop(k) for k in ("peft_config", "follower_model") if k in options}
+    # PEFT writes the model's name into a configuration.
+    extra = {"peft_config": copy.deepcopy(options.pop("peft_config", None))}
+    extra["follower_model"] = options.pop("follower_model", None)
     settings = {
         "beta_leader": 0.3,
         "beta_follower": 0.2,

@@ -201,24 +201,23 @@ class TwoAdapters(TwoPlayers):
     loss that was computed before: here both stay trainable, whoever is active.
 
     Raises:
-        ConfigError: the adapters would share trained weights.
+        ConfigError: PEFT has no second adapter of this kind.
     """
 
     def __init__(self, model: nn.Module, config: PeftConfig) -> None:
         super().__init__()
         leads, follows = ROLES
-        self.adapted: PeftModel = get_peft_model(model, config, adapter_name=leads)
-        self.adapted.add_adapter(follows, copy.deepcopy(config))
+        # Copies: PEFT writes the model's name into the configuration.
+        own = copy.deepcopy(config)
+        self.adapted: PeftModel = get_peft_model(model, own, adapter_name=leads)
+        try:
+            self.adapted.add_adapter(follows, copy.deepcopy(config))
+        except ValueError as error:
+            raise ConfigError(f"peft refuses a second adapter: {error}") from error
         self._weights: dict[Role, list[nn.Parameter]] = {}
         for role in reversed(ROLES):
             self.adapted.set_adapter(role)
             self._weights[role] = [p for p in self.adapted.parameters() if p.requires_grad]
-        both = {id(p) for p in self._weights[leads]} & {id(p) for p in self._weights[follows]}
-        if both:
-            raise ConfigError(
-                f"{len(both)} weights would be trained by both adapters; set bias = 'none' in the "
-                "PEFT configuration, or players = 'separate'"
-            )
         self.enter(leads)
 
     def player(self, role: Role) -> nn.Module:
@@ -328,7 +327,7 @@ def make_players(
     else:
         other = load(follower_model) if isinstance(follower_model, str) else follower_model
     if peft_config is not None:
-        found = get_peft_model(found, peft_config)
+        found = get_peft_model(found, copy.deepcopy(peft_config))
         other = get_peft_model(other, copy.deepcopy(peft_config))
     return _ready(TwoModels(found, other), args), None
 

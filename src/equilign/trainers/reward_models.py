@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from equilign.errors import ModelError
+from equilign.errors import ConfigError, ModelError
 from equilign.models import SHIPPED, load_tokenizer, shipped_model_path
 from equilign.oracles.judge_models import length_limit, padded, padding_id
 from equilign.oracles.judge_text import JudgeConfig, JudgeText, read_judge_config, save_judge_config
@@ -276,3 +276,18 @@ def text_reward(
     if tokenizer is None:
         raise ModelError("a reward model given as a module needs reward_tokenizer")
     return TextReward(model, tokenizer, JudgeConfig(**{"kind": "reward", **template}))
+
+
+def add_lora(function: nn.Module, rank: int, seed: int) -> None:
+    """An adapter on every linear layer of a text reward's model; its head is trained in full.
+
+    Raises:
+        ConfigError: the reward has no layers to adapt.
+    """
+    if not isinstance(function, TextReward):
+        raise ConfigError("reward_lora_rank is for reward models of text; leave it out")
+    options = LoraConfig(
+        task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, target_modules="all-linear"
+    )
+    with seeded(seed, torch.device("cpu")):
+        function.model = get_peft_model(function.model, options)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from equilign.evaluation.spread import spread
+from equilign.experiments.slhf.contestants import SLHF
 from equilign.experiments.slhf.pieces import START
 from equilign.experiments.slhf.playing import LEADER
 from equilign.experiments.slhf.results import TITLES, Results
@@ -119,8 +120,8 @@ def kappa_charts(results: Results) -> list[LineChart]:
         LineChart(
             "kappa",
             title,
-            "Kappa is the weight of the Follower’s loss against the Leader’s; bands are 95 % "
-            "intervals over seeds and prompts.",
+            "One model plays both; kappa is the weight of the Follower’s loss against the "
+            "Leader’s. Bands are 95 % intervals over seeds and prompts.",
             "kappa",
             "Win rate",
             lines,
@@ -133,9 +134,8 @@ def kappa_charts(results: Results) -> list[LineChart]:
 
 def training_charts(results: Results) -> list[LineChart]:
     """How the Follower's win rate over its Leader went during training, a line per seed."""
-    name = next(n for n in results.pieces if n.startswith("slhf"))
     lines = []
-    for seed, piece in zip(results.seeds, results.pieces[name], strict=True):
+    for seed, piece in zip(results.seeds, results.pieces[SLHF], strict=True):
         values = np.array(piece["curve"]["follower_win_rate"])
         size = max(1, len(values) // 20)
         parts = [values[i : i + size] for i in range(0, len(values), size)]

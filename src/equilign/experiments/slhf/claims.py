@@ -178,7 +178,7 @@ def kappa_lowers(results: Results) -> Claim:
         for s in results.sweep
     )
     return Claim(
-        "A larger kappa lowers the Leader.",
+        "With one model for both players, a larger kappa lowers the Leader.",
         sign(found, -1.0),
         f"Win rates over the start model, {words}. Kappa {high.kappa:g} less {low.kappa:g}: "
         f"{said(found)} for the Leader, with the seeds that both have. {RULE} of that difference "

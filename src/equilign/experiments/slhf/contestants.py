@@ -16,8 +16,11 @@ from typing import Any
 from equilign.experiments.slhf.scales import Scale
 
 RLOO, NASH, SLHF = "rloo", "nash-md-pg", "slhf"
+SHARED = "slhf-shared"
+"""Of the grid: SLHF with one model for both players."""
+
 KAPPAS = (1.0, 5.0, 10.0)
-"""The paper's; the Follower's step relative to the Leader's."""
+"""The paper's: the weight of the Follower's loss where one model plays both."""
 
 LEARNING_RATES = (5e-5, 1e-4, 2e-4)
 
@@ -31,9 +34,6 @@ COMMON: Mapping[str, Any] = {
 
 BETA = 0.01
 """KL weight to the start model, of every player; win probability per nat."""
-
-PLAYERS = "shared"
-"""One model plays both, told apart by what it is shown, as in the paper."""
 
 FOLLOWER_INSTRUCTION = "Improve your answer."
 """Short, because every request is new to the shipped model: it was trained on lists of attributes
@@ -50,13 +50,15 @@ class Contestant:
         name: of its pieces.
         method: in `equilign.methods`.
         title: as in prose.
-        kappa: of SLHF; None for the others.
+        kappa: the Follower's step relative to the Leader's; None for the others.
+        players: of SLHF: two models (``separate``), or one that plays both (``shared``).
     """
 
     name: str
     method: str
     title: str
     kappa: float | None = None
+    players: str = "separate"
 
     def options(self, scale: Scale, learning_rate: float) -> dict[str, Any]:
         """Options of its trainer."""
@@ -69,7 +71,7 @@ class Contestant:
                 "beta_leader": BETA,
                 "beta_follower": BETA,
                 "kappa": self.kappa,
-                "players": PLAYERS,
+                "players": self.players,
                 "follower_instruction": FOLLOWER_INSTRUCTION,
             },
         }
@@ -77,8 +79,14 @@ class Contestant:
 
 
 def slhf(kappa: float) -> Contestant:
-    """SLHF with that kappa."""
-    return Contestant(f"{SLHF}-{kappa:g}", SLHF, f"SLHF, kappa {kappa:g}", kappa)
+    """SLHF with two models."""
+    return Contestant(SLHF, SLHF, "SLHF", kappa)
+
+
+def shared(kappa: float) -> Contestant:
+    """SLHF with one model that plays both, as in the paper: told apart by what it is shown."""
+    title = f"SLHF, one model, kappa {kappa:g}"
+    return Contestant(f"{SLHF}-shared-{kappa:g}", SLHF, title, kappa, "shared")
 
 
 BASELINES = (
@@ -95,16 +103,23 @@ def selection() -> dict[str, Any]:
     return found
 
 
-def learning_rate(method: str) -> float:
-    """What the grid chose for a method."""
-    return float(selection()["chosen"][method]["learning_rate"])
-
-
 def main_kappa() -> float:
-    """The kappa of the Leader and the Follower that everything but the sweep is about."""
+    """Of the Leader and the Follower that everything but the sweep is about."""
     return float(selection()["chosen"][SLHF]["kappa"])
 
 
 def main_slhf() -> Contestant:
-    """SLHF with the chosen kappa."""
+    """SLHF as the grid chose it."""
     return slhf(main_kappa())
+
+
+def sweep() -> list[Contestant]:
+    """One model for both players, at each of the paper's kappas."""
+    return [shared(kappa) for kappa in KAPPAS]
+
+
+def rate_of(contestant: Contestant) -> float:
+    """The learning rate of a contestant: what the grid chose for it."""
+    chosen = selection()["chosen"]
+    key = SHARED if contestant.players == "shared" else contestant.method
+    return float(chosen[key]["learning_rate"])

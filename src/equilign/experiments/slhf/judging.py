@@ -13,7 +13,7 @@ from equilign.evaluation.graphs import pooled, prompt_graphs
 from equilign.evaluation.round_robin import first, per_prompt_tokens, round_robin
 from equilign.evaluation.win_rate import by_attribute
 from equilign.experiments.held_out import quiet
-from equilign.experiments.slhf.contestants import BASELINES, KAPPAS, Contestant, main_slhf, slhf
+from equilign.experiments.slhf.contestants import BASELINES, main_slhf, shared
 from equilign.experiments.slhf.measures import rewards, scores, wins_over
 from equilign.experiments.slhf.pieces import OPPONENTS, START, Setting, Tell
 from equilign.experiments.slhf.playing import (
@@ -108,17 +108,21 @@ def _graphs(setting: Setting, panel: Panel, answers: Answers, seed: int) -> dict
 
 
 def _corrections(setting: Setting, panel: Panel, seed: int) -> dict[str, dict[str, list[float]]]:
-    led = {leader: led_answers(setting, leader, seed) for leader in LEADERS}
-    replies: dict[str, dict[str, list[Group]]] = {
-        FOLLOWER: {leader: _chain(setting, leader, 1, seed) for leader in LEADERS}
-    }
-    for who in (OTHER, *OTHERS):
-        replies[who] = {
+    own = {FOLLOWER: {leader: _chain(setting, leader, 1, seed) for leader in LEADERS}}
+    found = correction_matrix(panel, own, _led(setting, seed, None))
+    others = {
+        who: {
             leader: load_groups(setting.answers_file(reply_name(who, leader), seed))
             for leader in LEADERS
         }
-    found = correction_matrix(panel, replies, led)
+        for who in (OTHER, *OTHERS)
+    }
+    found |= correction_matrix(panel, others, _led(setting, seed, 1))
     return {f: {k: v.round(6).tolist() for k, v in row.items()} for f, row in found.items()}
+
+
+def _led(setting: Setting, seed: int, count: int | None) -> dict[str, list[Group]]:
+    return {leader: led_answers(setting, leader, seed, count) for leader in LEADERS}
 
 
 def curves(setting: Setting, panel: Panel, seed: int) -> dict[str, Any]:
@@ -192,14 +196,9 @@ def _lists(measures: Mapping[str, np.ndarray]) -> dict[str, list[list[float]]]:
     return {name: values.round(6).tolist() for name, values in measures.items()}
 
 
-def kappas(setting: Setting) -> list[Contestant]:
-    """The sweep: the chosen kappa among them."""
-    return [slhf(k) for k in sorted({*KAPPAS, float(main_slhf().kappa or 0.0)})]
-
-
 def judge_kappa(setting: Setting, kappa: float, seed: int, *, tell: Tell) -> None:
     """Leader and Follower of one kappa against the start model and each other."""
-    who = slhf(kappa)
+    who = shared(kappa)
     path = setting.piece_file(f"judged-{who.name}", seed)
     if path.exists():
         return

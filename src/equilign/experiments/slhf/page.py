@@ -145,7 +145,12 @@ def _kappa_table(results: Results) -> Data:
         rows.append(row)
     columns = ["kappa", "Seeds", "KL of the Leader (nats)", "Leader over start", "low", "high"]
     columns += ["Follower over start", "low ", "high ", "Follower over Leader", " low", " high"]
-    return table_data("kappa", "The sweep over kappa", columns, rows)
+    return table_data(
+        "kappa",
+        "The sweep over kappa: one model plays both, kappa is the weight of the Follower’s loss",
+        columns,
+        rows,
+    )
 
 
 def _cost_table(results: Results) -> Data:
@@ -271,7 +276,15 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
             "the best of the first N answers of a chain.",
         ),
     ),
-    ("kappa", "The Follower’s step", ("kappa",), ()),
+    (
+        "kappa",
+        "One model for both players, and kappa",
+        ("kappa",),
+        (
+            "As in the paper one model plays both here, told apart by what it is shown. Everywhere "
+            "else on this page the Leader and the Follower are two models.",
+        ),
+    ),
     (
         "graphs",
         "Cycles among answers",

@@ -56,11 +56,19 @@ def reply_name(follower: str, leader: str) -> str:
     return f"reply-{follower}-{leader}"
 
 
-def led_answers(setting: Setting, leader: str, seed: int) -> list[Group]:
-    """The answers of a Leader that Followers are shown, which no player of the round robin gave."""
+def led_answers(setting: Setting, leader: str, seed: int, count: int | None = None) -> list[Group]:
+    """The answers of a Leader that Followers are shown, which no player of the round robin gave.
+
+    Args:
+        setting: what all pieces share.
+        leader: one of `LEADERS`.
+        seed: whose.
+        count: answers per prompt; by default as many as the seed's own Follower is shown.
+    """
+    if count is None:
+        count = setting.scale.chains if leader in LONG else 1
     if leader == PEOPLE:
-        return human_answers(setting, setting.scale.chains if leader in LONG else 1)
-    count = setting.scale.chains if leader in LONG else 1
+        return human_answers(setting, count)
     return setting.shown(policy_name(leader), seed, count)
 
 
@@ -106,7 +114,7 @@ def play_piece(setting: Setting, seed: int, other_seed: int, *, tell: Tell) -> N
             file = setting.answers_file(reply_name(follower, leader), seed)
             if not file.exists():
                 refiner = refiner or setting.refiner(name, where)
-                led = led_answers(setting, leader, seed)
+                led = led_answers(setting, leader, seed, 1)
                 stream = derive_seed(seed, follower, leader)
                 save_groups(file, reply(refiner, led, stream))
             done += 1

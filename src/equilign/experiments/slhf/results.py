@@ -10,9 +10,15 @@ import numpy as np
 from equilign.errors import RunDirectoryError
 from equilign.evaluation.graphs import GraphReport, PromptGraph, graph_report
 from equilign.evaluation.spread import Spread, spread
-from equilign.experiments.slhf.contestants import BASELINES, main_kappa, main_slhf, slhf
+from equilign.experiments.slhf.contestants import (
+    BASELINES,
+    Contestant,
+    main_kappa,
+    main_slhf,
+    sweep,
+)
 from equilign.experiments.slhf.half import HALF
-from equilign.experiments.slhf.judging import REFINED_START, TRAINING, kappas
+from equilign.experiments.slhf.judging import REFINED_START, TRAINING
 from equilign.experiments.slhf.pieces import START, Setting
 from equilign.experiments.slhf.playing import FOLLOWER, LEADER, OTHER, PEOPLE
 from equilign.experiments.slhf.scales import Scale
@@ -32,10 +38,10 @@ TITLES: Mapping[str, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """One kappa.
+    """One kappa, with one model for both players.
 
     Attributes:
-        kappa: the Follower's step relative to the Leader's.
+        kappa: the weight of the Follower's loss relative to the Leader's.
         seeds: of its runs.
         wins: ``(seeds, prompts, players, players)``, players start, Leader, Follower.
         kl: the Leader's distance from the start, nats per answer, one per seed.
@@ -154,10 +160,7 @@ def read_results(setting: Setting, seeds: Sequence[int], kappa_seeds: Sequence[i
         },
         corrections={f: stacked("corrections", f) for f in judged[0]["corrections"]},
         curves={c: stacked("curves", c) for c in judged[0]["curves"]},
-        sweep=[
-            _sweep(setting, k.kappa or 0.0, seeds if k.kappa == main.kappa else kappa_seeds)
-            for k in kappas(setting)
-        ],
+        sweep=[_sweep(setting, c, kappa_seeds) for c in sweep()],
         kl={
             START: [0.0] * len(seeds),
             **{c.name: [p["kl_nats"] for p in pieces[c.name]] for c in BASELINES},
@@ -170,11 +173,11 @@ def read_results(setting: Setting, seeds: Sequence[int], kappa_seeds: Sequence[i
     )
 
 
-def _sweep(setting: Setting, kappa: float, seeds: Sequence[int]) -> Sweep:
-    name = slhf(kappa).name
-    judged = [_read(setting, f"judged-{name}", seed) for seed in seeds]
-    kl = [_read(setting, name, seed)["kl_nats"] for seed in seeds]
-    return Sweep(kappa, list(seeds), np.array([j["wins"] for j in judged]), kl)
+def _sweep(setting: Setting, who: Contestant, seeds: Sequence[int]) -> Sweep:
+    judged = [_read(setting, f"judged-{who.name}", seed) for seed in seeds]
+    kl = [_read(setting, who.name, seed)["kl_nats"] for seed in seeds]
+    assert who.kappa is not None  # noqa: S101 - all of the sweep have one
+    return Sweep(who.kappa, list(seeds), np.array([j["wins"] for j in judged]), kl)
 
 
 def _at(found: Any, keys: Sequence[str]) -> Any:  # noqa: ANN401 - JSON

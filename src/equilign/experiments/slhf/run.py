@@ -8,14 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from equilign.experiments.slhf.claims import judge
-from equilign.experiments.slhf.contestants import (
-    BASELINES,
-    Contestant,
-    learning_rate,
-    main_slhf,
-)
+from equilign.experiments.slhf.contestants import BASELINES, main_slhf, rate_of, sweep
 from equilign.experiments.slhf.half import HALF, make_half
-from equilign.experiments.slhf.judging import judge_kappa, judge_seed, kappas
+from equilign.experiments.slhf.judging import judge_kappa, judge_seed
 from equilign.experiments.slhf.page import PAPER, build_page
 from equilign.experiments.slhf.paper_scale import PAPER_SCALE, run_paper_scale
 from equilign.experiments.slhf.pieces import START, Setting, answer_start, train_piece
@@ -67,7 +62,7 @@ def run_slhf(
         "scale": scale,
         "seed": seed,
         **asdict(sizes),
-        **{c.method: c.options(sizes, learning_rate(c.method)) for c in (*BASELINES, main)},
+        **{c.name: c.options(sizes, rate_of(c)) for c in (*BASELINES, main, *sweep())},
     }
     RunDirectory(output_dir).open(settings, resume=resume, need_mb=1000.0)
     setting = Setting(
@@ -97,15 +92,11 @@ def stages(setting: Setting, seeds: Sequence[int]) -> list[list[Work]]:
     ]
     played += [
         _work(f"{c.title}, seed {s}, judged", judge_kappa, setting, s, kappa=c.kappa)
-        for s in seeds
-        for c in _sweep(setting, s in few)
+        for s in few
+        for c in sweep()
     ]
     judged = [_work(f"judging, seed {s}", judge_seed, setting, s) for s in seeds]
     return [trained, played, judged]
-
-
-def _sweep(setting: Setting, every: bool) -> list[Contestant]:
-    return [c for c in kappas(setting) if every or c == main_slhf()]
 
 
 def _trainings(setting: Setting, seed: int, every_kappa: bool) -> list[Work]:
@@ -114,8 +105,8 @@ def _trainings(setting: Setting, seed: int, every_kappa: bool) -> list[Work]:
         _work(f"{START} model, seed {seed}", answer_start, setting, seed),
         _work(f"model of {HALF} the size, seed {seed}", make_half, setting, seed),
     ]
-    for c in (*BASELINES, *_sweep(setting, every_kappa)):
-        own = {"contestant": c, "learning_rate": learning_rate(c.method)}
+    for c in (*BASELINES, main_slhf(), *(sweep() if every_kappa else ())):
+        own = {"contestant": c, "learning_rate": rate_of(c)}
         works.append(_work(f"{c.title}, seed {seed}", train_piece, setting, seed, **own))
     return works
 
