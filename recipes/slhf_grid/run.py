@@ -1,4 +1,4 @@
-"""Choose the learning rate of RLOO, Nash-MD and SLHF, and SLHF's kappa, on one small grid.
+"""Choose learning rates of RLOO, Nash-MD and SLHF, and SLHF's kappa, on one small grid.
 
     python recipes/slhf_grid/run.py --output-dir runs/slhf-grid
 
@@ -28,10 +28,12 @@ from equilign.experiments.slhf.contestants import (
     COMMON,
     FOLLOWER_INSTRUCTION,
     LEARNING_RATES,
-    PLAYERS,
     SELECTION,
+    SHARED,
     SLHF,
+    STEPS,
     Contestant,
+    shared,
     slhf,
 )
 from equilign.experiments.slhf.pieces import START, Setting, answer_start, train_piece
@@ -46,17 +48,23 @@ TARGET = REPOSITORY / "src" / "equilign" / "experiments" / "slhf" / SELECTION
 SEED = 1_000_003
 """Of no run that is reported."""
 
-TRIED_KAPPAS = (1.0, 5.0)
+SHARED_KAPPA = 5.0
+"""The paper's choice."""
+
 SCALE = replace(SCALES["quick"], seeds=1, kappa_seeds=1, eval_prompts=96)
 
 
-def entries() -> list[tuple[Contestant, dict[str, float]]]:
-    """Every setting; its contestant's name is its own."""
-    found = []
+def entries() -> list[tuple[str, Contestant, dict[str, float]]]:
+    """Every setting: under which name it is chosen, its contestant with a name of its own."""
+    found: list[tuple[str, Contestant, dict[str, float]]] = []
     for rate in LEARNING_RATES:
-        found += [(c, {"learning_rate": rate}) for c in BASELINES]
-        found += [(slhf(k), {"learning_rate": rate, "kappa": k}) for k in TRIED_KAPPAS]
-    return [(replace(c, name=f"{c.name}_{o['learning_rate']:g}"), o) for c, o in found]
+        found += [(c.method, c, {"learning_rate": rate}) for c in BASELINES]
+        own = {"learning_rate": rate, "kappa": SHARED_KAPPA}
+        found.append((SHARED, shared(SHARED_KAPPA), own))
+    found += [(SLHF, slhf(k), {"learning_rate": rate, "kappa": k}) for rate, k in STEPS]
+    return [
+        (key, replace(c, name="_".join([c.name, *map(str, o.values())])), o) for key, c, o in found
+    ]
 
 
 def outcome(setting: Setting, who: Contestant) -> dict[str, Any]:
@@ -81,7 +89,7 @@ def outcome(setting: Setting, who: Contestant) -> dict[str, Any]:
 
 def best(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """See the head of this file."""
-    if rows[0]["method"] != SLHF:
+    if "follower" not in rows[0]:
         return max(rows, key=lambda row: row["leader"])
     able = [row for row in rows if row["leader_low"] > 0.5] or rows
     return max(able, key=lambda row: row["follower"])
@@ -96,7 +104,7 @@ def main() -> None:
     prompts = runpy.run_path(str(REPOSITORY / "recipes" / "sppo_grid" / "run.py"))["inputs"]()
     setting = Setting(given.output_dir, SCALE, prompts[:272], prompts[::-1][: SCALE.eval_prompts])
     works = [Work("start", answer_start, {"setting": setting, "seed": SEED})]
-    for who, options in entries():
+    for _, who, options in entries():
         own = {"contestant": who, "learning_rate": options["learning_rate"]}
         works.append(Work(who.name, train_piece, {"setting": setting, "seed": SEED, **own}))
     run_parallel(
@@ -104,8 +112,8 @@ def main() -> None:
         given.processes,
         lambda *said: print(said[0], f"{said[2]}/{said[3]}", file=sys.stderr, flush=True),
     )
-    rows = [{"method": w.method, "options": o, **outcome(setting, w)} for w, o in entries()]
-    methods = [*(c.method for c in BASELINES), SLHF]
+    rows = [{"method": key, "options": o, **outcome(setting, w)} for key, w, o in entries()]
+    methods = [*(c.method for c in BASELINES), SLHF, SHARED]
     chosen = {m: best([row for row in rows if row["method"] == m])["options"] for m in methods}
     write_json(
         TARGET,
@@ -120,7 +128,6 @@ def main() -> None:
             "common": {
                 **COMMON,
                 "beta": BETA,
-                "players": PLAYERS,
                 "follower_instruction": FOLLOWER_INSTRUCTION,
             },
             "grid": rows,

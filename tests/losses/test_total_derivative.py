@@ -22,6 +22,7 @@ from equilign.losses.total_derivative import (
     exact_response,
     gauss_newton_response,
     residuals,
+    reward_slope,
 )
 from equilign.play import log_normalise
 from equilign.play.reward_game import fit_reward, policy_gradient, response_term
@@ -59,7 +60,13 @@ def tabular_response(prefs, pi, reward, ridge, solver):
     weights = (torch.tensor(reward),)
     if solver == "exact":
         return pairs, exact_response(
-            table, weights, pairs, shares, damping=ridge, iterations=40, tolerance=1e-14
+            table,
+            weights,
+            pairs,
+            reward_slope(table, weights, shares),
+            damping=ridge,
+            iterations=40,
+            tolerance=1e-14,
         )
     jacobian = torch.eye(len(pi), dtype=torch.float64)
     deltas = jacobian[pairs.first] - jacobian[pairs.second]
@@ -144,12 +151,13 @@ def test_a_constant_per_prompt_changes_nothing():
     weights = (torch.tensor(reward),)
     runs = []
     for shares in (torch.tensor(pi), torch.tensor(pi) - 0.25, torch.tensor(pi) + 10.0):
-        found = exact_response(table, weights, pairs, shares, damping=1e-4, iterations=40)
+        slope = reward_slope(table, weights, shares)
+        found = exact_response(table, weights, pairs, slope, damping=1e-4, iterations=40)
         runs.append(found.along)
     torch.testing.assert_close(runs[0], runs[1], rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(runs[0], runs[2], rtol=1e-5, atol=1e-6)
     shifted = exact_response(
-        table, (weights[0] + 7.0,), pairs, torch.tensor(pi), damping=1e-4, iterations=40
+        table, (weights[0] + 7.0,), pairs, (torch.tensor(pi),), damping=1e-4, iterations=40
     )
     torch.testing.assert_close(shifted.along, runs[0], rtol=1e-6, atol=1e-8)
 
@@ -208,13 +216,14 @@ def test_conjugate_gradients_are_the_dense_solution():
     expected, hessian = dense(model, 0.5)
     assert torch.linalg.eigvalsh(hessian).min() < -1e-4, "this network's Hessian is indefinite"
     rewards, parameters = functional(model)
+    slope = reward_slope(rewards, parameters, SHARES)
     found = exact_response(
-        rewards, parameters, NET_PAIRS, SHARES, damping=0.5, iterations=60, tolerance=1e-13
+        rewards, parameters, NET_PAIRS, slope, damping=0.5, iterations=60, tolerance=1e-13
     )
     torch.testing.assert_close(found.along, expected, rtol=1e-8, atol=1e-10)
     margin = NET_PAIRS.margins(model(FEATURES))
     torch.testing.assert_close(found.gain, residuals(margin, NET_PAIRS.win_prob) * expected)
-    few = exact_response(rewards, parameters, NET_PAIRS, SHARES, damping=0.5, iterations=2)
+    few = exact_response(rewards, parameters, NET_PAIRS, slope, damping=0.5, iterations=2)
     assert few.solution.iterations == 2
     assert few.solution.residual > 1e-6
     assert found.solution.residual < 1e-12

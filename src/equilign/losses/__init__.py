@@ -1,5 +1,13 @@
 """A rule on sequences: pure torch functions, unreduced."""
 
+from equilign.losses.leader_follower import (
+    importance_weights,
+    kl_coefficients,
+    leader_payoff,
+    listed_advantages,
+    player_loss,
+    sampled_advantages,
+)
 from equilign.losses.logps import linear_token_logps, sequence_logps, token_logps
 from equilign.losses.mirror import (
     Normaliser,
@@ -35,10 +43,14 @@ __all__ = [
     "clipped_value_loss",
     "dpo_loss",
     "generalised_advantages",
+    "importance_weights",
+    "kl_coefficients",
     "kl_to_step",
     "labelled_pair_loss",
+    "leader_payoff",
     "leave_one_out",
     "linear_token_logps",
+    "listed_advantages",
     "log_normaliser",
     "log_ratios",
     "masked_sum",
@@ -47,7 +59,9 @@ __all__ = [
     "mirror_residual",
     "pair_loss",
     "penalised_reward",
+    "player_loss",
     "reinforce_loss",
+    "sampled_advantages",
     "sampled_pair_loss",
     "sequence_logps",
     "token_logps",

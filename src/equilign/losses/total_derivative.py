@@ -200,11 +200,27 @@ class Response:
     solution: Solution | None = None
 
 
+def reward_slope(
+    rewards: Rewards, parameters: Sequence[Tensor], shares: Float[Tensor, " answer"]
+) -> Tensors:
+    """``g = d R_LM / d w``, the gradient of ``sum_i shares_i r_i``.
+
+    Args:
+        rewards: as a function of the parameters.
+        parameters: where they are.
+        shares: ``d R_LM / d r`` of every answer; ``1 / n`` each for a plain mean.
+    """
+    with torch.enable_grad():
+        free = tuple(p.detach().requires_grad_() for p in parameters)
+        total = (shares * rewards(free)).sum()
+        return torch.autograd.grad(total, free, allow_unused=True, materialize_grads=True)
+
+
 def exact_response(
     rewards: Rewards,
     parameters: Sequence[Tensor],
     pairs: Pairs,
-    shares: Float[Tensor, " answer"],
+    target: Tensors,
     *,
     damping: float,
     iterations: int = 10,
@@ -213,10 +229,10 @@ def exact_response(
     """The pairs' response by conjugate gradients with exact Hessian-vector products.
 
     Args:
-        rewards: as a function of the parameters.
+        rewards: of the pairs' answers, as a function of the parameters.
         parameters: where they are.
         pairs: that the reward was fitted to.
-        shares: ``d R_LM / d r`` of every answer; ``1 / n`` each for a plain mean.
+        target: ``g``, see `reward_slope`.
         damping: added to the Hessian's diagonal, the ridge included; > 0.
         iterations: Hessian-vector products at most; the paper has 10.
         tolerance: relative residual to stop at.
@@ -224,13 +240,6 @@ def exact_response(
     with torch.enable_grad():
         free = tuple(p.detach().requires_grad_() for p in parameters)
         values = rewards(free)
-        target = torch.autograd.grad(
-            (shares * values).sum(),
-            free,
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
         slope = torch.autograd.grad(
             pairs.loss(values), free, create_graph=True, allow_unused=True, materialize_grads=True
         )

@@ -19,6 +19,7 @@ from equilign.losses.total_derivative import (
     answer_advantage,
     exact_response,
     gauss_newton_response,
+    reward_slope,
 )
 
 
@@ -216,13 +217,15 @@ class RewardPlayer:
         flat = flatten(batch, range(len(batch.items)), self.like)
         share = self.like.new_tensor([s for row in shares for s in row])
         if solver == "cg":
+            few = _members_only(flat)
+            target = self._slope(flat.items, share)
             # Fused attention has no second derivative.
             with sdpa_kernel(SDPBackend.MATH):
                 return flat, exact_response(
-                    lambda parameters: self._at(parameters, flat.items),
+                    lambda parameters: self._at(parameters, few.items),
                     list(self.trainable.values()),
-                    flat.pairs,
-                    share,
+                    few.pairs,
+                    target,
                     damping=self.ridge + damping,
                     iterations=iterations,
                 )
@@ -238,6 +241,20 @@ class RewardPlayer:
             pairs.weight,
             damping=self.ridge + damping,
         )
+
+    def _slope(self, items: list[Any], share: Tensor) -> tuple[Tensor, ...]:
+        """``d R_LM / d w``, so many answers at a time."""
+        parameters = list(self.trainable.values())
+        total = tuple(torch.zeros_like(p) for p in parameters)
+        for start in range(0, len(items), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            more = reward_slope(
+                lambda p, some=items[part]: self._at(p, some),  # type: ignore[misc]
+                parameters,
+                share[part],
+            )
+            total = tuple(a + b for a, b in zip(total, more, strict=True))
+        return total
 
     def _at(self, parameters: tuple[Tensor, ...], items: list[Any]) -> Tensor:
         named = dict(zip(self.trainable, parameters, strict=True))
