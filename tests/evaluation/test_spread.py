@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from equilign.evaluation.spread import spread
+from equilign.evaluation.spread import RATE, spread
 
 
 def test_intervals_over_each_alone_are_students():
@@ -49,3 +49,13 @@ def test_degenerate_spreads():
     for bad in ([], [[]], [1.0]):
         with pytest.raises(ValueError, match="seeds, prompts"):
             spread(np.array(bad))
+
+
+def test_intervals_are_cut_to_the_range_of_the_quantity():
+    wide = np.array([[0.0, 1.0], [1.0, 0.9]])
+    assert spread(wide).both[0] < 0.0
+    assert spread(wide).both[1] > 1.0
+    found = spread(wide, RATE)
+    assert found.both == found.seeds == (0.0, 1.0)
+    assert found.value == pytest.approx(0.725)
+    assert spread([[0.2, 0.4]], RATE).both == (0.0, 1.0)

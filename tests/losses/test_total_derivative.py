@@ -9,6 +9,8 @@ from transformers import (
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
+    OPTConfig,
+    OPTForSequenceClassification,
 )
 
 from equilign.losses.pair_gram import PairGram
@@ -260,11 +262,28 @@ def test_negative_curvature_stops_the_iteration():
         lambda x: (-x[0],), (torch.ones(2, dtype=torch.float64),), iterations=5
     )
     assert found.negative_curvature
-    assert found.iterations == 1
+    assert found.curvature == -1.0
+    assert (found.iterations, found.residual) == (1, 1.0)
     assert not found.vector[0].any()
     zero = conjugate_gradients(lambda x: x, (torch.zeros(2),), iterations=5)
     assert zero.iterations == 0
     assert not zero.negative_curvature
+
+
+def test_damping_is_raised_until_the_curvature_is_positive():
+    model = Net()
+    _, hessian = dense(model, 1.0)
+    least = -float(torch.linalg.eigvalsh(hessian).min())
+    damping = least / 100.0
+    rewards, parameters = functional(model)
+    slope = reward_slope(rewards, parameters, SHARES)
+    found = exact_response(
+        rewards, parameters, NET_PAIRS, slope, damping=damping, iterations=60, tolerance=1e-12
+    )
+    assert found.damping > least
+    assert not found.solution.negative_curvature
+    expected, _ = dense(model, found.damping)
+    torch.testing.assert_close(found.along, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_directional_derivatives_agree():
@@ -320,6 +339,16 @@ def bert():
     return BertForSequenceClassification(config).double().eval()
 
 
+def opt():
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=11, hidden_size=16, ffn_dim=24, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=16, pad_token_id=0, word_embed_proj_dim=16, num_labels=1,
+        bos_token_id=1, eos_token_id=1,
+    )  # fmt: skip
+    return OPTForSequenceClassification(config).double().eval()
+
+
 def tokens(n=6, width=7):
     ids = torch.randint(1, 11, (n, width), generator=torch.Generator().manual_seed(2))
     lengths = torch.tensor([7, 4, 5, 7, 3, 6])[:n]
@@ -342,10 +371,10 @@ GRAM_PAIRS = torch.tensor([0, 2, 4]), torch.tensor([1, 3, 0])
 
 
 @pytest.mark.parametrize("block", [2**24, 40])
-@pytest.mark.parametrize("kind", ["llama", "lora", "bert"])
+@pytest.mark.parametrize("kind", ["llama", "lora", "bert", "opt"])
 def test_gram_by_hooks_is_that_of_explicit_gradients(kind, block, monkeypatch):
     monkeypatch.setattr("equilign.losses.pair_gram.BLOCK_ELEMENTS", block)
-    model = bert() if kind == "bert" else llama()
+    model = {"bert": bert, "opt": opt}.get(kind, llama)()
     if kind == "lora":
         from peft import LoraConfig, get_peft_model
 
@@ -362,9 +391,8 @@ def test_gram_by_hooks_is_that_of_explicit_gradients(kind, block, monkeypatch):
         return model(**batch).logits[:, 0]
 
     gram, alignment = explicit(model, rewards, *GRAM_PAIRS, shares)
-    found = PairGram.of(model, rewards, *GRAM_PAIRS, shares)
-    # BERT's position embedding has one row for all answers: one backward pass per pair.
-    assert found.hooked == (kind != "bert")
+    found = PairGram.of(model, rewards, *GRAM_PAIRS, shares, check=True)
+    assert found.hooked
     torch.testing.assert_close(found.gram.to(gram.dtype), gram, rtol=1e-6, atol=1e-12)
     torch.testing.assert_close(found.alignment.to(gram.dtype), alignment, rtol=1e-6, atol=1e-12)
     torch.testing.assert_close(found.rewards, rewards().detach())
@@ -412,3 +440,27 @@ def test_advantage_of_a_pair_selected_among_all_goes_to_all():
     decided = torch.tensor([[1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1]], dtype=torch.bool)
     found = answer_advantage(gain, weight, decided, law)
     assert found.tolist() == [8.0] * 4 + [3.0] * 2
+
+
+def test_a_model_that_turns_its_rows_around_is_found_out():
+    """Tokens first: as many numbers, in another order; hooks alone would be wrong."""
+
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.Linear(4, 4).double()
+
+        def forward(self, x):
+            flat = x.transpose(0, 1).reshape(-1, 4)
+            return torch.tanh(self.layer(flat)).view(5, 6, 4).sum(dim=(0, 2))
+
+    model, x = Turned(), torch.randn(6, 5, 4, dtype=torch.float64)
+    gram, alignment = explicit(model, lambda: model(x), *GRAM_PAIRS, SHARES[:6])
+    trusting = PairGram.of(model, lambda: model(x), *GRAM_PAIRS, SHARES[:6])
+    assert trusting.hooked
+    assert float((trusting.gram - gram).abs().max()) > 1e-3
+    found = PairGram.of(model, lambda: model(x), *GRAM_PAIRS, SHARES[:6], check=True)
+    assert not found.hooked
+    torch.testing.assert_close(found.gram, gram)
+    torch.testing.assert_close(found.alignment, alignment)

@@ -22,7 +22,7 @@ from equilign.trainers.reward_models import HeadReward, add_lora, classifier_lik
 from equilign.trainers.reward_pairs import PairRule, annotate, replace_ties
 from equilign.trainers.reward_player import Annotated, RewardPlayer
 from tests.enumerable import END, tiny_model, tiny_tokenizer
-from tests.trainers.reward_games import build
+from tests.trainers.reward_games import FAMILY, build
 from tests.trainers.test_resume import DieAtStep, Died, metrics
 
 ROWS = [
@@ -375,3 +375,18 @@ def test_both_players_learn_with_adapters(tmp_path):
     assert all("lora_" in n or "score" in n for n in moved), moved
     assert any(n.startswith("reward.") and "lora_" in n for n in moved)
     assert any(not n.startswith("reward.") for n in moved)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_sampled_answers_gain_utility(tmp_path, name):
+    """The oracle counts letters b; answers have two at most."""
+    trainer = build(
+        tmp_path, name, listed=False, oracle=Letters(), num_rounds=60 if name == "parl" else 30,
+        inner_steps=3, learning_rate=0.01, optim="adamw_torch", reward_learning_rate=0.02,
+        beta=0.02, num_generations=8, fit_batches=8, prompts_per_round=4,
+        per_device_train_batch_size=4,
+    )  # fmt: skip
+    trainer.train()
+    found = [row["utility"] for row in metrics(tmp_path) if row["kind"] == "round"]
+    assert found[0] < 1.0
+    assert np.mean(found[-5:]) > 1.7

@@ -102,6 +102,7 @@ def test_rows_that_the_leader_never_plays_stay_at_the_reference(tmp_path, player
         assert np.abs(end[p][1][1:] - start[p][1][1:]).max(axis=1).min() > 0.01
 
 
+@pytest.mark.slow
 def test_the_authors_payoff_ends_elsewhere(tmp_path):
     """Without the Follower's KL the Leader plays for ``E_omega P`` alone."""
     trainer = bandit(tmp_path, "shared", leader_pays_follower_kl=False)

@@ -18,6 +18,9 @@ from scipy import stats
 CONFIDENCE = 0.95
 Interval = tuple[float, float]
 
+RATE: Interval = (0.0, 1.0)
+"""Range of a win rate."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -38,8 +41,15 @@ class Spread:
     by_seed: tuple[float, ...]
 
 
-def spread(values: np.ndarray | Sequence[Sequence[float]]) -> Spread:
+def spread(
+    values: np.ndarray | Sequence[Sequence[float]],
+    bounds: Interval = (-float("inf"), float("inf")),
+) -> Spread:
     """Mean and intervals of ``(seeds, prompts)`` numbers.
+
+    Args:
+        values: the numbers.
+        bounds: range of the quantity; the intervals are cut to it.
 
     Raises:
         ValueError: no numbers.
@@ -51,11 +61,16 @@ def spread(values: np.ndarray | Sequence[Sequence[float]]) -> Spread:
     rows, columns = x.mean(axis=1), x.mean(axis=0)
     of_seeds, of_prompts = _variance(rows), _variance(columns)
     both, freedom = _together(x, of_seeds, of_prompts)
+
+    def cut(variance: float, freedom: float) -> Interval:
+        low, high = _interval(mean, variance, freedom)
+        return max(bounds[0], low), min(bounds[1], high)
+
     return Spread(
         mean,
-        _interval(mean, of_seeds, len(rows) - 1),
-        _interval(mean, of_prompts, len(columns) - 1),
-        _interval(mean, both, freedom),
+        cut(of_seeds, len(rows) - 1),
+        cut(of_prompts, len(columns) - 1),
+        cut(both, freedom),
         tuple(rows.tolist()),
     )
 

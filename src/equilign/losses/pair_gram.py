@@ -3,9 +3,10 @@ r"""Inner products of the gradients of pairs' margins, without ever holding one 
 The gradient of ``r(a) - r(b)`` in a linear layer is a sum over tokens of outer products of the
 layer's input and the gradient of its output. One forward pass and one backward pass over the
 activations therefore give every layer's share of the Gram matrix, layer by layer, block by block;
-what is kept is one number per pair of pairs. Parameters of other layers (norms) go through
-`torch.func`; what does not fit either way (weights used twice, layers whose input has no row per
-answer) is left to plain gradients, one per pair, by `PairGram.of`.
+what is kept is one number per pair of pairs. Other layers (norms, learned positions) are run again
+answer by answer, which is cheap as they are small. What does not fit either way (weights used
+twice, layers whose output has no rows per answer) is left to plain gradients, one per pair, by
+`PairGram.of`.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,8 +17,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call, vjp, vmap
+from torch.func import functional_call
 
+_TOLERANCE = 1e-2
+"""Relative difference that rounding in half precision may make."""
 BLOCK_ELEMENTS = 2**24
 """Numbers held at a time for a layer's per-pair gradients: 64 MiB in float32."""
 
@@ -46,8 +49,14 @@ class PairGram:
         first: Int[Tensor, " pair"],
         second: Int[Tensor, " pair"],
         shares: Float[Tensor, " answer"],
+        *,
+        check: bool = False,
     ) -> "PairGram":
         """The Gram matrix over the model's trainable parameters.
+
+        What the hooks assume of a model's layers (rows are answers, one answer's tokens stand
+        together) is not written anywhere: ``check`` compares the first pair with its plain
+        gradient, and takes plain gradients throughout where the two differ.
 
         Args:
             model: whose parameters count.
@@ -55,11 +64,18 @@ class PairGram:
             first: index of the one answer of each pair.
             second: index of the other.
             shares: of every answer.
+            check: whether to compare; costs about as much again, so once per model will do.
         """
         layers = _own_parameters(model)
-        if layers is not None:
+        if layers is not None and len(first):
             work = _Hooked(layers, first, second, shares)
             values = work.run(model, rewards)
+            if check and not work.failed:
+                one = _plain(model, rewards, first[:1], second[:1], shares)
+                found = torch.stack([work.gram[0, 0], work.alignment[0]]).to(one.gram.dtype)
+                true = torch.stack([one.gram[0, 0], one.alignment[0]])
+                size = float(true.abs().max()) * _TOLERANCE
+                work.failed = not torch.allclose(found, true, rtol=_TOLERANCE, atol=size)
             if not work.failed:
                 return cls(work.gram, work.alignment, values, True)
         return _plain(model, rewards, first, second, shares)
@@ -113,7 +129,7 @@ class _Hooked:
         self._leaves: list[Tensor] = []
 
     def run(self, model: nn.Module, rewards: Callable[[], Tensor]) -> Tensor:
-        handles = [m.register_forward_hook(self._passed) for m in self.layers]
+        handles = [m.register_forward_hook(self._passed, with_kwargs=True) for m in self.layers]
         with _frozen(self.layers), torch.enable_grad():
             try:
                 values = rewards()
@@ -128,28 +144,43 @@ class _Hooked:
                 torch.autograd.grad(values.sum(), self._leaves, allow_unused=True)
         return values.detach()
 
-    def _passed(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401
+    def _passed(
+        self,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
         self._calls[module] = self._calls.get(module, 0) + 1
         rows = len(self.shares)
-        whole = len(inputs) == 1 and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)
-        if not whole or inputs[0].shape[:1] != (rows,) or output.shape[:1] != (rows,):
+        fits = isinstance(output, Tensor) and output.dim() > 0
+        if not fits or (output.shape[0] % rows and output.shape[0] != 1):
             self.failed = True
             return None
         if not output.requires_grad:
             # The first trainable layer: nothing before it asks for a gradient.
             output = output.detach().requires_grad_()
             self._leaves.append(output)
-        given = inputs[0].detach()
-        output.register_hook(lambda slope: self._collect(module, given, slope.detach()))
+        # One row for all answers (learned positions): each gets its own, to tell them apart.
+        if output.shape[0] == 1:
+            output = output.expand(rows, *output.shape[1:])
+        given = tuple(a.detach() if isinstance(a, Tensor) else a for a in args)
+        output.register_hook(lambda slope: self._collect(module, given, kwargs, slope.detach()))
         return output
 
-    def _collect(self, module: nn.Module, given: Tensor, slope: Tensor) -> None:
-        if type(module) is nn.Linear:  # a subclass may do anything
-            self._linear(self.layers[module], given, slope)
+    def _collect(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], slope: Tensor
+    ) -> None:
+        plain = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+        if not plain or args[0].shape[:1] != slope.shape[:1]:
+            self._other(module, args, kwargs, slope)
+        # Some layers get the tokens of all answers in one row after the other: reshaped below.
+        elif type(module) is nn.Linear:  # a subclass may do anything
+            self._linear(self.layers[module], args[0], slope)
         elif type(module) is nn.Embedding:
-            self._embedding(module, given, slope)
+            self._embedding(module, args[0], slope)
         else:
-            self._other(module, given, slope)
+            self._other(module, args, kwargs, slope)
 
     def _add(self, rows: Tensor, total: Tensor) -> None:
         """One block of parameters: per-pair gradients ``(p, k)``, and that of the shares."""
@@ -162,7 +193,7 @@ class _Hooked:
         return torch.cat([values[self.first], sign * values[self.second]], dim=1)
 
     def _linear(self, own: dict[str, nn.Parameter], given: Tensor, slope: Tensor) -> None:
-        rows = len(given)
+        rows = len(self.shares)
         given = given.reshape(rows, -1, given.shape[-1]).to(slope.dtype)
         slope = slope.reshape(rows, -1, slope.shape[-1])
         shared = (self.shares.to(slope.dtype)[:, None, None] * slope).flatten(0, 1)
@@ -180,7 +211,7 @@ class _Hooked:
             self._add(products.flatten(1), (shared[:, part].T @ flat).flatten())
 
     def _embedding(self, module: nn.Embedding, given: Tensor, slope: Tensor) -> None:
-        rows, wide = len(given), slope.shape[-1]
+        rows, wide = len(self.shares), slope.shape[-1]
         given, slope = given.reshape(rows, -1), slope.reshape(rows, -1, wide)
         if module.padding_idx is not None:  # torch gives this row no gradient
             slope = slope * (given != module.padding_idx)[..., None]
@@ -198,17 +229,31 @@ class _Hooked:
             table.index_add_(0, where.flatten(), part.flatten(0, 1))
             self._add(table.view(pairs, -1), total[:, start : start + width].flatten())
 
-    def _other(self, module: nn.Module, given: Tensor, slope: Tensor) -> None:
-        held = {n: p.detach() for n, p in self.layers[module].items()}
+    def _other(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], slope: Tensor
+    ) -> None:
+        held = {n: p.detach().requires_grad_() for n, p in self.layers[module].items()}
+        whole, size = len(slope), len(self.shares)
+        each = whole // size
 
-        def one(row: Tensor, back: Tensor) -> dict[str, Tensor]:
-            done = vjp(lambda p: functional_call(module, p, (row[None],)), held)
-            found: dict[str, Tensor] = done[1](back[None])[0]
-            return found
+        def own(value: Any, i: int) -> Any:  # noqa: ANN401 - any input of a layer
+            per_answer = isinstance(value, Tensor) and value.shape[:1] == (whole,)
+            return value[i * each : (i + 1) * each] if per_answer else value
 
-        each = vmap(one)(given, slope)
-        for value in each.values():
-            rows = value.flatten(1)
+        found: dict[str, list[Tensor]] = {name: [] for name in held}
+        for i in range(size):
+            with torch.enable_grad():
+                mine = tuple(own(a, i) for a in args)
+                more = {name: own(a, i) for name, a in kwargs.items()}
+                output = functional_call(module, held, mine, more)
+            back = torch.autograd.grad(
+                output, list(held.values()), own(slope, i), materialize_grads=True,
+                allow_unused=True,
+            )  # fmt: skip
+            for name, value in zip(found, back, strict=True):
+                found[name].append(value.flatten())
+        for values in found.values():
+            rows = torch.stack(values)
             self._add(rows[self.first] - rows[self.second], self.shares.to(rows.dtype) @ rows)
 
 

@@ -16,7 +16,7 @@ numbers ``u = dm . v``, one per pair, are needed; two ways to them:
 
 * `exact_response`: conjugate gradients on exact Hessian-vector products, then ``v``'s directional
   derivative. With ``d2 l(m) = -s(1-s) dm dm^T + (p - s) d2 m`` the Hessian is indefinite for
-  networks; damping is added, and the iteration stops where the curvature is negative.
+  networks that are not fitted to the end; damping is added, and raised where it is too little.
 * `gauss_newton_response`: without the term ``d2 m``, ``N = D W D^T + damping``, ``D`` the columns
   ``dm``, and ``u = D^T N^{-1} g = (D^T D W + damping)^{-1} D^T g`` (push-through, Woodbury): a
   system as large as the number of pairs. The same where the reward is linear in its parameters.
@@ -27,6 +27,7 @@ part never enters, as ``D^T g`` does not see it; the conjugate gradients divide 
 alone (one eigenvalue, so one iteration), and its ``u`` is zero.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ Tensors = tuple[Tensor, ...]
 """Parameters, or a direction in their space: one tensor each."""
 Rewards = Callable[[Tensors], Tensor]
 """Parameters -> reward of every answer, ``(n,)``; differentiable twice."""
+
+
+_RAISES = 10
+"""How often damping is raised before the best point found is taken."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +96,19 @@ class Solution:
         vector: the approximate solution.
         iterations: products made.
         residual: ``|b - A x| / |b|``.
-        negative_curvature: whether it stopped because the operator is not positive definite.
+        curvature: the least ``d^T A d / |d|^2`` seen; not positive where the operator is not
+            positive definite, and then the reason to stop.
     """
 
     vector: Tensors
     iterations: int
     residual: float
-    negative_curvature: bool
+    curvature: float
+
+    @property
+    def negative_curvature(self) -> bool:
+        """Whether the operator turned out not to be positive definite."""
+        return not self.curvature > 0.0
 
 
 def _dot(a: Tensors, b: Tensors) -> float:
@@ -129,14 +140,15 @@ def conjugate_gradients(
     solution = tuple(torch.zeros_like(t) for t in target)
     residual, direction = target, target
     start = size = _dot(target, target)
-    best, least = solution, size
+    best, least, flattest = solution, size, math.inf
     done = 0
     while done < iterations and size > tolerance**2 * start and size > 0.0:
         product = operator(direction)
         done += 1
         curvature = _dot(direction, product)
+        flattest = min(flattest, curvature / _dot(direction, direction))
         if not curvature > 0.0:
-            return Solution(best, done, (least / start) ** 0.5, True)
+            return Solution(best, done, (least / start) ** 0.5, flattest)
         step = size / curvature
         solution = _add(solution, direction, step)
         residual = _add(residual, product, -step)
@@ -145,7 +157,7 @@ def conjugate_gradients(
             best, least = solution, size
         direction = _add(residual, direction, size / before)
     left = (size / start) ** 0.5 if start > 0.0 else 0.0
-    return Solution(solution, done, left, False)
+    return Solution(solution, done, left, flattest)
 
 
 def directional_derivative(
@@ -191,12 +203,14 @@ class Response:
         gain: ``(p - sigmoid(m)) u``: change of its log-likelihood, the advantage of those who
             decided it.
         margin: of each pair, at the parameters given.
+        damping: that was added to the Hessian in the end.
         solution: of the conjugate gradients; None for Gauss-Newton.
     """
 
     along: Float[Tensor, " pair"]
     gain: Float[Tensor, " pair"]
     margin: Float[Tensor, " pair"]
+    damping: float
     solution: Solution | None = None
 
 
@@ -233,8 +247,9 @@ def exact_response(
         parameters: where they are.
         pairs: that the reward was fitted to.
         target: ``g``, see `reward_slope`.
-        damping: added to the Hessian's diagonal, the ridge included; > 0.
-        iterations: Hessian-vector products at most; the paper has 10.
+        damping: added to the Hessian's diagonal, the ridge included; > 0. Where the curvature is
+            negative all the same, it is raised (tenfold at least) and the iteration begun anew.
+        iterations: Hessian-vector products at most, each time; the paper has 10.
         tolerance: relative residual to stop at.
     """
     with torch.enable_grad():
@@ -244,16 +259,20 @@ def exact_response(
             pairs.loss(values), free, create_graph=True, allow_unused=True, materialize_grads=True
         )
 
-    def operator(vector: Tensors) -> Tensors:
-        # The graph of the gradient is kept: a product costs one pass back through it.
-        product = _product(slope, free, vector)
-        return _add(product, vector, damping)
+    for _ in range(_RAISES):
 
-    found = conjugate_gradients(operator, target, iterations=iterations, tolerance=tolerance)
+        def operator(vector: Tensors, damping: float = damping) -> Tensors:
+            # The graph of the gradient is kept: a product costs one pass back through it.
+            return _add(_product(slope, free, vector), vector, damping)
+
+        found = conjugate_gradients(operator, target, iterations=iterations, tolerance=tolerance)
+        if not found.negative_curvature:
+            break
+        damping += max(9.0 * damping, -2.0 * found.curvature)
     margin = pairs.margins(values.detach())
     at = tuple(p.detach() for p in parameters)
     along = directional_derivative(lambda p: pairs.margins(rewards(p)), at, found.vector)
-    return Response(along, residuals(margin, pairs.win_prob) * along, margin, found)
+    return Response(along, residuals(margin, pairs.win_prob) * along, margin, damping, found)
 
 
 def _product(slope: Tensors, free: Tensors, vector: Tensors) -> Tensors:
@@ -300,7 +319,7 @@ def gauss_newton_response(
         len(wide), dtype=wide.dtype, device=wide.device
     )
     along = torch.linalg.solve(system, alignment.double()).to(margin.dtype)
-    return Response(along, residuals(margin, win_prob) * along, margin)
+    return Response(along, residuals(margin, win_prob) * along, margin, damping)
 
 
 # -- from pairs to answers ---------------------------------------------------------------------

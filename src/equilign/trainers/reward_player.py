@@ -128,6 +128,7 @@ class RewardPlayer:
             else torch.optim.SGD(parameters, lr=learning_rate)
         )
         self.steps = 0
+        self._checked = False
 
     @property
     def like(self) -> Tensor:
@@ -231,8 +232,14 @@ class RewardPlayer:
                 )
         pairs = flat.pairs
         found = PairGram.of(
-            self.function, lambda: self.function(flat.items), pairs.first, pairs.second, share
+            self.function,
+            lambda: self.function(flat.items),
+            pairs.first,
+            pairs.second,
+            share,
+            check=not self._checked,
         )
+        self._checked = True
         return flat, gauss_newton_response(
             found.gram,
             found.alignment,

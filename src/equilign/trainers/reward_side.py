@@ -162,7 +162,7 @@ class RewardSide:
             self.told["response_rms"] = size
             if found.solution is not None:
                 self.told["cg_residual"] = found.solution.residual
-                self.told["negative_curvature"] = float(found.solution.negative_curvature)
+                self.told["cg_damping"] = found.damping
 
     def save(self, folder: Path) -> None:
         """Weights and optimisers, for a run to go on from."""

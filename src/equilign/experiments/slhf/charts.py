@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from equilign.evaluation.spread import spread
+from equilign.evaluation.spread import RATE, Interval, spread
 from equilign.experiments.slhf.contestants import SLHF
 from equilign.experiments.slhf.pieces import START
 from equilign.experiments.slhf.playing import LEADER
@@ -30,9 +30,9 @@ MEASURES: Mapping[str, tuple[str, str]] = {
 }
 
 
-def _line(label: str, values: np.ndarray) -> Line:
+def _line(label: str, values: np.ndarray, bounds: Interval = RATE) -> Line:
     """``(seeds, prompts, N)`` against N = 1, 2, ..."""
-    found = [spread(values[..., n]) for n in range(values.shape[-1])]
+    found = [spread(values[..., n], bounds) for n in range(values.shape[-1])]
     x = [float(n + 1) for n in range(len(found))]
     low, high = ([s.both[end] for s in found] for end in (0, 1))
     return Line(label, x, [s.value for s in found], low, high)
@@ -60,7 +60,8 @@ def sample_charts(results: Results) -> list[LineChart]:
     """Win rate, reward and personal win rate against the number of answers."""
     charts = []
     for measure, (title, words) in MEASURES.items():
-        lines = [_line(_name(c), m[measure]) for c, m in results.curves.items()]
+        bounds = (-np.inf, np.inf) if measure == "reward" else RATE
+        lines = [_line(_name(c), m[measure], bounds) for c, m in results.curves.items()]
         charts.append(
             LineChart(
                 f"samples-{measure}",
@@ -109,9 +110,9 @@ def kappa_charts(results: Results) -> list[LineChart]:
     x = [s.kappa for s in results.sweep]
     lines = []
     for label, values in (
-        ("Leader over start", [spread(s.leader()) for s in results.sweep]),
-        ("Follower over start", [spread(s.follower()) for s in results.sweep]),
-        ("Follower over its Leader", [spread(s.ahead()) for s in results.sweep]),
+        ("Leader over start", [spread(s.leader(), RATE) for s in results.sweep]),
+        ("Follower over start", [spread(s.follower(), RATE) for s in results.sweep]),
+        ("Follower over its Leader", [spread(s.ahead(), RATE) for s in results.sweep]),
     ):
         low, high = ([s.both[end] for s in values] for end in (0, 1))
         lines.append(Line(label, x, [s.value for s in values], low, high))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from equilign.evaluation.intervals import clustered_mean, wilson
-from equilign.evaluation.spread import Spread, spread
+from equilign.evaluation.spread import RATE, Spread, spread
 from equilign.experiments.slhf.claims_tabular import TABULAR_RULES
 from equilign.experiments.slhf.contestants import NASH, RLOO
 from equilign.experiments.slhf.half import HALF
@@ -102,7 +102,7 @@ def monotone(results: Results, who: str) -> Claim:
     """Each round of refinement is better than the one before."""
     path = results.curves[f"refinement, {who}"]["last_win_rate"]
     gains = _gains(path)
-    rates = ", ".join(said(spread(path[..., n])) for n in range(path.shape[-1]))
+    rates = ", ".join(said(spread(path[..., n], RATE)) for n in range(path.shape[-1]))
     rose = ", ".join(f"{g.value:+.3f} ({g.both[0]:+.3f} to {g.both[1]:+.3f})" for g in gains)
     return Claim(
         f"Refining the answers of {_title(who)} improves them round after round.",
@@ -118,9 +118,10 @@ def improves(results: Results, follower: str, leader: str) -> Claim:
     return Claim(
         f"{_capital(_title(follower))} improves the answers of {_title(leader)}.",
         sign(spread(found - 0.5)),
-        f"Win rate of the reply over the answer that it was shown: {said(spread(found))}; seed by "
-        f"seed {_by_seed(found)}. {RULE} lies above one half; does not hold if it lies below. "
-        "Paper: its own Leader’s 0.605, those of other models up to about 0.60.",
+        "Win rate of the reply over the answer that it was shown: "
+        f"{said(spread(found, RATE))}; seed by seed {_by_seed(found)}. {RULE} lies "
+        "above one half; does not hold if it lies below. Paper: its own Leader’s 0.605, those of "
+        "other models up to about 0.60.",
     )
 
 
@@ -138,7 +139,7 @@ def refined_start(results: Results) -> Claim:
 def transfers(results: Results) -> Claim:
     """One Follower improves models that it was not trained with, and another seed's Leader."""
     cells = [(FOLLOWER, leader) for leader in (RLOO, NASH, HALF, PEOPLE)] + [(OTHER, LEADER)]
-    found = [spread(results.corrections[f][leader]) for f, leader in cells]
+    found = [spread(results.corrections[f][leader], RATE) for f, leader in cells]
     words = [
         f"{_title(f)} on {_title(leader)} {said(s)}"
         for (f, leader), s in zip(cells, found, strict=True)
@@ -156,7 +157,7 @@ def transfers(results: Results) -> Claim:
 def only_followers(results: Results) -> Claim:
     """Models that were not trained to reply make answers worse when asked to improve them."""
     found = {who: results.corrections[who][START] for who in OTHERS}
-    words = ", ".join(f"{_title(who)} {said(spread(x))}" for who, x in found.items())
+    words = ", ".join(f"{_title(who)} {said(spread(x, RATE))}" for who, x in found.items())
     return Claim(
         "Models that were not trained as Followers make answers worse when they are asked to "
         "improve them.",
@@ -173,8 +174,8 @@ def kappa_lowers(results: Results) -> Claim:
     least, most = (s.leader()[[list(s.seeds).index(seed) for seed in shared]] for s in (low, high))
     found = spread(most - least)
     words = ", ".join(
-        f"kappa {s.kappa:g}: Leader {said(spread(s.leader()))}, Follower "
-        f"{said(spread(s.follower()))}"
+        f"kappa {s.kappa:g}: Leader {said(spread(s.leader(), RATE))}, Follower "
+        f"{said(spread(s.follower(), RATE))}"
         for s in results.sweep
     )
     return Claim(
@@ -230,6 +231,7 @@ def beats_sampling(results: Results, measure: str, words: str) -> Claim:
         sign(found),
         f"From the Leader, {pairs}; difference at N = {count} {said(found)}. {RULE} of that "
         "difference lies above zero; does not hold if it lies below.",
+        "what its refinement is for",
     )
 
 

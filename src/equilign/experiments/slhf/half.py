@@ -56,7 +56,8 @@ def make_half(setting: Setting, seed: int, *, tell: Tell) -> None:
     teacher, tokenizer = load_model(SHIPPED), load_tokenizer(SHIPPED)
     student = halved(teacher)
     sampler = setting.sampler(teacher, tokenizer)
-    groups = sampler.sample(setting.train, 1, derive_seed(seed, HALF))
+    prompts = setting.train[: setting.scale.half_prompts]
+    groups = sampler.sample(prompts, 1, derive_seed(seed, HALF))
     pairs = [(list(g.prompt_ids), list(c.ids)) for g in groups for c in g.completions]
     optimiser = torch.optim.AdamW(student.parameters(), lr=LEARNING_RATE)
     losses: list[float] = []

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from equilign.evaluation.spread import spread
+from equilign.evaluation.spread import RATE, spread
 from equilign.experiments.slhf.charts import (
     hit_charts,
     kappa_charts,
@@ -106,7 +106,7 @@ def _correction_table(results: Results) -> Data:
     for follower, by_leader in results.corrections.items():
         row: list[Cell] = [TITLES[follower]]
         for leader in LEADERS:
-            found = spread(by_leader[leader])
+            found = spread(by_leader[leader], RATE)
             row.append(f"{found.value:.3f} ({found.both[0]:.3f} to {found.both[1]:.3f})")
         rows.append(row)
     columns = ["Who replies", *(f"to {TITLES[leader]}" for leader in LEADERS)]
@@ -140,7 +140,7 @@ def _kappa_table(results: Results) -> Data:
     for s in results.sweep:
         row: list[Cell] = [f"{s.kappa:g}", len(s.seeds), float(np.mean(s.kl))]
         for values in (s.leader(), s.follower(), s.ahead()):
-            found = spread(values)
+            found = spread(values, RATE)
             row += [found.value, *found.both]
         rows.append(row)
     columns = ["kappa", "Seeds", "KL of the Leader (nats)", "Leader over start", "low", "high"]

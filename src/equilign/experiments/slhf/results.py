@@ -9,7 +9,7 @@ import numpy as np
 
 from equilign.errors import RunDirectoryError
 from equilign.evaluation.graphs import GraphReport, PromptGraph, graph_report
-from equilign.evaluation.spread import Spread, spread
+from equilign.evaluation.spread import RATE, Spread, spread
 from equilign.experiments.slhf.contestants import (
     BASELINES,
     Contestant,
@@ -113,7 +113,7 @@ class Results:
 
     def win_rate(self, a: str, b: str = START, oracle: str = TRAINING) -> Spread:
         """`over` with its intervals."""
-        return spread(self.over(a, b, oracle))
+        return spread(self.over(a, b, oracle), RATE)
 
     def report(self, kind: str) -> GraphReport:
         """The preference graphs of one kind, all seeds' prompts together."""

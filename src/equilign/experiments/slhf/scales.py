@@ -21,7 +21,8 @@ class Scale:
         pool: answers per policy and prompt for the best of N; at least ``samples + chains``.
         chains: refinements begun per prompt, from a Leader's last answers.
         steps: rounds of refinement.
-        half_epochs: passes of the distillation that makes the half-size model.
+        half_prompts: prompts whose answers the half-size model is distilled on.
+        half_epochs: passes over them.
         save_every: rounds between checkpoints.
         max_tokens: length limit of an answer.
     """
@@ -37,6 +38,7 @@ class Scale:
     pool: int
     chains: int
     steps: int
+    half_prompts: int
     half_epochs: int
     save_every: int
     max_tokens: int
@@ -60,22 +62,24 @@ SCALES: dict[str, Scale] = {
         pool=3,
         chains=1,
         steps=2,
+        half_prompts=4,
         half_epochs=1,
-        save_every=1,
+        save_every=2,
         max_tokens=12,
     ),
     "quick": Scale(
         seeds=3,
         kappa_seeds=1,
         rounds=48,
-        prompts_per_round=6,
-        leader_answers=2,
+        prompts_per_round=4,
+        leader_answers=3,
         follower_answers=3,
         eval_prompts=96,
         samples=2,
         pool=4,
         chains=2,
         steps=3,
+        half_prompts=272,
         half_epochs=4,
         save_every=12,
         max_tokens=80,
@@ -84,14 +88,15 @@ SCALES: dict[str, Scale] = {
         seeds=5,
         kappa_seeds=5,
         rounds=120,
-        prompts_per_round=8,
-        leader_answers=2,
+        prompts_per_round=6,
+        leader_answers=3,
         follower_answers=3,
         eval_prompts=128,
         samples=4,
         pool=8,
         chains=4,
         steps=5,
+        half_prompts=272,
         half_epochs=4,
         save_every=20,
         max_tokens=80,
