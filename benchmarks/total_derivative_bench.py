@@ -6,7 +6,7 @@ Each run is a process of its own, so that peak memory is its own. One outer step
 does in a round: 75-token answers to a batch of story prompts (four each), ground truth, S reward
 steps, one policy step. `naive` takes the fitted reward as given, `woodbury` and `cg` foresee its
 response. The first round is left out of the medians. In the first round of `cg` it is also said how
-far Gauss-Newton is from the exact Hessian, at the damping that conjugate gradients needed: the angle
+far Gauss-Newton is from the exact Hessian at the damping that conjugate gradients needed: the angle
 between the two corrections (one number per pair) and the ratio of their lengths. Results go to
 `benchmarks/results/total_derivative.json`; ratios of processor time are what counts on a shared
 machine.

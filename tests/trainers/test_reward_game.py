@@ -2,10 +2,12 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from transformers import TrainerCallback
 
 from equilign.errors import ConfigError, DataError
@@ -14,7 +16,7 @@ from equilign.oracles import Ensemble
 from equilign.play.reward_game import fit_reward, policy_gradient, response_term, reward_gradient
 from equilign.tasks.word_collector import WordCollector
 from equilign.trainers.game_trainer import GameConfig
-from equilign.trainers.reward_game_config import PAPER, RewardGameConfig
+from equilign.trainers.reward_game_config import PAPER, PAPER_SEEDS, RewardGameConfig
 from tests.enumerable import TEXTS, MatrixOracle, random_prefs
 from tests.trainers.reward_games import FAMILY, Tables, build
 from tests.trainers.scored import (
@@ -378,6 +380,13 @@ def test_the_papers_settings_are_settings(tmp_path):
     assert FAMILY["reversed"][1](output_dir=str(tmp_path), inner_steps=7).epochs_per_round == 7
 
 
+def test_the_papers_recipe_says_the_same():
+    path = Path(__file__).parents[2] / "recipes" / "sta_paper" / "sta-total.yaml"
+    args = yaml.safe_load(path.read_text())["args"]
+    assert {name: args[name] for name in PAPER} == PAPER
+    assert args["seed"] in PAPER_SEEDS
+
+
 def test_a_round_is_one_policy_step_unless_said_otherwise(tmp_path):
     args = RewardGameConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=3,
                             gradient_accumulation_steps=2)  # fmt: skip
@@ -385,8 +394,6 @@ def test_a_round_is_one_policy_step_unless_said_otherwise(tmp_path):
 
 
 def test_every_option_has_help_and_is_read():
-    from pathlib import Path
-
     source = "".join(p.read_text() for p in Path("src/equilign/trainers").glob("reward_*.py"))
     for field in RewardGameConfig.__dataclass_fields__.values():
         if field.name not in GameConfig.__dataclass_fields__:
