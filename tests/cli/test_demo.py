@@ -150,7 +150,12 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+FAST = ("training of round 1", "writing a checkpoint")
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(m, marks=() if m in FAST else pytest.mark.slow) for m in MOMENTS]
+)
 def test_killed_and_resumed_ends_bit_identical(tmp_path, arguments, finished, moment):
     whole, _ = finished
     folder = tmp_path / "run"
