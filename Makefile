@@ -57,6 +57,7 @@ bench: $(VENV)/.dev
 	$(VENV)/bin/python benchmarks/play_bench.py
 	$(VENV)/bin/python benchmarks/round_bench.py
 	$(VENV)/bin/python benchmarks/step_bench.py
+	$(VENV)/bin/python benchmarks/slhf_bench.py
 
 clean:
 	rm -rf $(VENV) build site dist .pytest_cache .mypy_cache .ruff_cache
