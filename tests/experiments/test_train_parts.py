@@ -29,6 +29,7 @@ from equilign.methods import METHODS, TRAINED
 from equilign.models import load_model, load_tokenizer
 from equilign.oracles import CallableOracle, score_groups
 from equilign.rollout import SamplingConfig, TransformersSampler, pad_token, score_answers
+from equilign.tasks.stories import story_prompts
 from equilign.trainers.team import Team
 
 PROMPTS = [{"prompt": f"Question {i}?", "n": i} for i in range(20)]
@@ -116,9 +117,21 @@ def test_the_shipped_prompts_have_held_out_ones_of_their_own(files):
     assert read(files, {"train": "prompts.jsonl", "eval": "shipped"}).held_out == data.held_out
 
 
+def test_the_stories_are_a_data_set_too(files):
+    data = read(files, "stories")
+    assert (len(data.rows), len(data.held_out)) == (272, 128)
+    assert [row["prompt"] for row in data.rows] == story_prompts("align")
+    assert data.held_out == story_prompts("evaluate")
+    assert data.description == "stories: 272 rows; 128 held-out prompts"
+    both = read(files, {"train": ["stories", "prompts.jsonl"], "eval": "stories"})
+    assert len(both.rows) == 292
+    assert both.held_out == data.held_out
+
+
 @pytest.mark.parametrize(
     ("data", "kind", "words"),
     [
+        ("stories", "pairs", "the shipped stories, row 1: a preference needs"),
         ("nowhere.jsonl", "prompts", "there is no file nowhere.jsonl"),
         ("prompts.jsonl", "pairs", r'prompts\.jsonl, line 1: a preference needs "chosen"'),
         ("shipped", "pairs", "the shipped prompts, row 1: a preference needs"),

@@ -1,14 +1,17 @@
 """Where a reproduction keeps what its pieces found, and everybody's answers to held-out prompts."""
 
-from abc import abstractmethod
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from equilign.evaluation.callback import load_groups, save_groups
+from equilign.errors import RunDirectoryError
+from equilign.evaluation.callback import kl_nats, load_groups, save_groups
 from equilign.evaluation.round_robin import first
 from equilign.models import SHIPPED, load_model
 from equilign.rollout import (
@@ -16,30 +19,69 @@ from equilign.rollout import (
     Prompt,
     SamplingConfig,
     TransformersSampler,
+    pad_token,
     score_answers,
 )
 from equilign.trainers.rounds import derive_seed
 
+KL_PROMPTS = 64
+"""The distance from the start is measured on so many prompts, one answer each."""
 
-class HeldOut:
-    """A run directory and its held-out prompts; runs say what else they share.
+Tell = Callable[[int, int], None]
+"""How much of a piece is done, and how much there is."""
+
+
+class Sizes(Protocol):
+    """Of a run."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Length limit of an answer."""
+        ...
+
+
+Scale = TypeVar("Scale", bound=Sizes)
+
+
+@dataclass(frozen=True)
+class HeldOut(Generic[Scale]):
+    """What all pieces of a run share.
 
     Attributes:
         folder: the run directory.
+        scale: sizes.
+        train: prompts to train on.
         evaluate: held-out prompts.
     """
 
     folder: Path
+    scale: Scale
+    train: Sequence[Prompt]
     evaluate: Sequence[Prompt]
 
     @property
-    @abstractmethod
     def max_tokens(self) -> int:
         """Length limit of an answer."""
+        return self.scale.max_tokens
 
     def piece_file(self, name: str, seed: int) -> Path:
         """The file whose presence says that a piece is finished."""
         return self.folder / "pieces" / f"{name}-seed-{seed}.json"
+
+    def read_piece(self, name: str, seed: int) -> dict[str, Any]:
+        """What a finished piece recorded.
+
+        Raises:
+            RunDirectoryError: it cannot be read; names it and the cure.
+        """
+        path = self.piece_file(name, seed)
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunDirectoryError(
+                f"cannot read {path}: {error}; delete that file to make the piece again"
+            ) from error
+        return found
 
     def answers_file(self, player: str, seed: int) -> Path:
         """Where the answers of a policy to the held-out prompts are."""
@@ -92,3 +134,14 @@ def start_logps(pad_id: int) -> Callable[[Sequence[Group]], list[float]]:
         return [v for row in score_answers(loaded[0], groups, pad_id=pad_id) for v in row]
 
     return logps
+
+
+def kl_to_start(sampler: TransformersSampler, answers: Sequence[Group]) -> float:
+    """KL of a policy to the start model on its own answers, nats per answer.
+
+    The start model is shown the same prompt: a Follower's distance is to what the start model
+    would reply.
+    """
+    pad = pad_token(sampler.tokenizer)
+    found = kl_nats(sampler.model, start_logps(pad), answers, pad_id=pad, temperature=1.0)
+    return found.value

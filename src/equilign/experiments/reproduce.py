@@ -58,6 +58,13 @@ PAPERS: dict[str, Paper] = {
             "equilign.experiments.slhf.run:run_slhf",
             SCALES,
         ),
+        Paper(
+            "sta-rlhf",
+            "STA-RLHF: the language model leads, the reward model follows",
+            "STA-RLHF",
+            "equilign.experiments.sta.run:run_sta",
+            SCALES,
+        ),
     )
 }
 """Name -> reproduction."""

@@ -22,7 +22,10 @@ def table_data(
 
 
 def shown(table: Mapping[str, Any], numeric: int | None = None) -> Table:
-    """The same for people; ``numeric`` columns, counted from the end, are numbers."""
+    """The same for people; ``numeric`` columns, counted from the end, are numbers.
+
+    All but the first by default, or what the table itself says.
+    """
     digits = table["digits"]
 
     def text(cell: Cell) -> str:
@@ -32,4 +35,6 @@ def shown(table: Mapping[str, Any], numeric: int | None = None) -> Table:
 
     rows = [tuple(text(cell) for cell in row) for row in table["rows"]]
     columns = table["columns"]
-    return Table(table["caption"], columns, rows, len(columns) - 1 if numeric is None else numeric)
+    if numeric is None:
+        numeric = table.get("numeric", len(columns) - 1)
+    return Table(table["caption"], columns, rows, numeric)

@@ -13,6 +13,9 @@ from equilign.experiments.options import check_options, unknown_key
 from equilign.games.records import excerpt
 
 SHIPPED = "shipped"
+STORIES = "stories"
+PROMPT_SETS = (SHIPPED, STORIES)
+"""Names of the package's own prompts: restaurants, and beginnings of stories."""
 SECTIONS = ("model", "tokenizer", "dtype", "data", "oracle", "peft", "evaluation", "args")
 """What a configuration consists of; `METHOD`'s own options are in ``args``."""
 _BESIDE = ("method", "base_dir", "output_dir")
@@ -34,14 +37,16 @@ class DataConfig:
     train: str | list[str] = field(
         default="",
         metadata=_help(
-            "Data file or folder, or a list of them; 'shipped' for the package's own prompts."
+            "Data file or folder, or a list of them; 'shipped' for the package's own prompts "
+            "(restaurants), 'stories' for its beginnings of stories."
         ),
     )
     eval: str | list[str] | float | None = field(
         default=None,
         metadata=_help(
             "Held-out prompts: files, or a share of the prompts in `train` that are then not "
-            "trained on. Default: 0.1, or the package's own held-out prompts for 'shipped'."
+            "trained on. Default: 0.1, or the package's own held-out prompts for 'shipped' and "
+            "'stories'."
         ),
     )
     split: str = field(
@@ -204,7 +209,7 @@ def parse_override(key: str, text: str) -> tuple[tuple[str, ...], Any]:
 def _from_here(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, list):
         return [_from_here(item) for item in value]
-    if isinstance(value, str) and value != SHIPPED and Path(value).expanduser().exists():
+    if isinstance(value, str) and value not in PROMPT_SETS and Path(value).expanduser().exists():
         return str(Path(value).expanduser().absolute())
     return value
 
@@ -300,7 +305,7 @@ def _sections(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def resolve(base_dir: str, path: str) -> str:
     """A path of the configuration as a path; names that are no files stay as they are."""
-    if path == SHIPPED:
+    if path in PROMPT_SETS:
         return path
     found = Path(base_dir) / Path(path).expanduser()
     return str(found) if found.exists() else path

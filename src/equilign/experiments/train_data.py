@@ -3,12 +3,12 @@
 import json
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from equilign.errors import ConfigError, DataError
-from equilign.experiments.train_config import SHIPPED, DataConfig, TrainConfig, resolve
+from equilign.experiments.train_config import SHIPPED, STORIES, DataConfig, TrainConfig, resolve
 from equilign.formats import (
     Prompt,
     Rows,
@@ -19,9 +19,16 @@ from equilign.formats import (
     prompts_only,
 )
 from equilign.tasks.prompts import restaurant_prompts
+from equilign.tasks.stories import story_prompts
 
 _SHARE = 0.1
 _LOG = logging.getLogger("equilign")
+
+READY_MADE: Mapping[str, Callable[[str], list[Prompt]]] = {
+    SHIPPED: restaurant_prompts,
+    STORIES: story_prompts,
+}
+"""Prompts of the package by name; called with ``align`` or ``evaluate``."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,9 @@ def _read(
 ) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in _files(files):
-        if name == SHIPPED:
-            prompts = [{"prompt": p} for p in restaurant_prompts("align")]
-            raw = Rows(prompts, "the shipped prompts")
+        if name in READY_MADE:
+            prompts = [{"prompt": p} for p in READY_MADE[name]("align")]
+            raw = Rows(prompts, f"the shipped {'prompts' if name == SHIPPED else name}")
         else:
             raw = load_rows(resolve(config.base_dir, name), split)
         found += (
@@ -112,8 +119,8 @@ def _held_out(
 ) -> tuple[list[dict[str, Any]], list[Prompt]]:
     data = config.data
     prompts = _distinct([row["prompt"] for row in rows])
-    if data.eval is None and data.train == SHIPPED:
-        return rows, restaurant_prompts("evaluate")
+    if data.eval is None and isinstance(data.train, str) and data.train in READY_MADE:
+        return rows, READY_MADE[data.train]("evaluate")
     if isinstance(data.eval, str | list):
         found = _eval_prompts(config, data.eval)
         if both := {_key(p) for p in found} & {_key(p) for p in prompts}:
@@ -143,8 +150,8 @@ def _held_out(
 def _eval_prompts(config: TrainConfig, files: str | list[str]) -> list[Prompt]:
     found: list[Prompt] = []
     for name in _files(files):
-        if name == SHIPPED:
-            found += restaurant_prompts("evaluate")
+        if name in READY_MADE:
+            found += READY_MADE[name]("evaluate")
             continue
         path = resolve(config.base_dir, name)
         rows = load_rows(path, config.data.eval_split)

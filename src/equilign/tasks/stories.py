@@ -7,9 +7,6 @@ from equilign.errors import ConfigError
 from equilign.rollout.types import Prompt
 from equilign.tasks.prompts import load_prompts
 
-STORIES = "stories"
-"""The name of these prompts as a data set."""
-
 
 def story_prompts(split: str) -> list[Prompt]:
     """Passages of public-domain stories that the shipped model has never seen, to be continued.

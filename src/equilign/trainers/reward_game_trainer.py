@@ -20,26 +20,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import TrainOutput
 
-from equilign.errors import ConfigError, DataError
+from equilign.errors import ConfigError
 from equilign.files import write_json
-from equilign.rollout import Group, completion_logps, encode_prompt, score_answers
-from equilign.rollout.models import base_model
+from equilign.rollout import Group, completion_logps, score_answers
 from equilign.rules import Player, RewardGameRule
 from equilign.trainers.game_trainer import GameTrainer
 from equilign.trainers.reward_game_config import RewardGameConfig
 from equilign.trainers.reward_models import HeadReward, add_lora, text_reward, trunk_states
 from equilign.trainers.reward_pairs import PairRule, annotate
-from equilign.trainers.reward_player import Annotated, RewardPlayer
+from equilign.trainers.reward_player import RewardPlayer
+from equilign.trainers.reward_rows import (
+    REFERENCE,
+    check_lengths,
+    game_rows,
+    part_of,
+    rows_summary,
+)
 from equilign.trainers.reward_side import RewardSide, Worth, annotators_of, minus_mean, minus_others
 from equilign.trainers.rounds import RoundPlan, Row, chunks, derive_seed, play_or_load
-
-_REFERENCE = "reference"
 
 
 class RewardGameTrainer(GameTrainer):
@@ -68,7 +71,8 @@ class RewardGameTrainer(GameTrainer):
     ) -> None:
         self.method = self.rule.name
         super().__init__(*args, **kwargs)
-        self._check_lengths()
+        room = self.config.max_completion_length
+        check_lengths(self.prompts, self.tokenizer, self.policy, room)
         self.annotators = annotators_of(self.oracle, self.game_config)
         for oracle in self.annotators.values():
             # A task that only some vocabularies can do says so before anything is played.
@@ -104,22 +108,6 @@ class RewardGameTrainer(GameTrainer):
         """S: the rule's, or else the option's."""
         return self.rule.inner_steps or self.game_config.inner_steps
 
-    def _check_lengths(self) -> None:
-        base = base_model(self.policy)
-        held = {} if base is None else vars(base.config.get_text_config())
-        context = held.get("max_position_embeddings")
-        if context is None:
-            return
-        room = self.config.max_completion_length
-        for number, prompt in enumerate(self.prompts, 1):
-            size = len(encode_prompt(self.tokenizer, prompt))
-            if size + room > context:
-                raise DataError(
-                    f"prompt {number} of the data set has {size} tokens; with max_completion_length"
-                    f" = {room} it does not fit into the model's context of {context}. Leave it "
-                    "out, or allow shorter answers"
-                )
-
     # -- the reward models --------------------------------------------------------------------
 
     def _make_player(
@@ -151,9 +139,9 @@ class RewardGameTrainer(GameTrainer):
     def _states(self, rows: Sequence[Row]) -> list[Tensor]:
         """Of the start model, which is the reference as soon as there is one."""
         size = self.config.generation_batch_size
-        if _REFERENCE not in self.references:
+        if REFERENCE not in self.references:
             return trunk_states(self.policy, rows, self.pad_id, size)
-        with self.references.playing(_REFERENCE):
+        with self.references.playing(REFERENCE):
             return trunk_states(self.policy, rows, self.pad_id, size)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -179,7 +167,7 @@ class RewardGameTrainer(GameTrainer):
     def start_round(self, index: int) -> None:
         """The start model is the reference, once and for all; RLHF fits its reward to it."""
         if index == 0:
-            self.references.take(_REFERENCE)
+            self.references.take(REFERENCE)
             if not self.rule.refit:
                 self._fit_once()
 
@@ -206,23 +194,9 @@ class RewardGameTrainer(GameTrainer):
             for name, oracle in self.annotators.items()
         }
         current = self._logps(groups)
-        with self.references.playing(_REFERENCE):
+        with self.references.playing(REFERENCE):
             reference = self._logps(groups)
-        return [
-            {
-                "prompt_index": member,
-                "prompt": group.prompt,
-                "prompt_ids": list(group.prompt_ids),
-                "completions": [c.text for c in group.completions],
-                "completion_ids": [list(c.ids) for c in group.completions],
-                "finished": [c.finished for c in group.completions],
-                "weights": list(group.probabilities()),
-                "listed": bool(group.weights),
-                "logps": {"current": current[x], _REFERENCE: reference[x]},
-                "verdicts": {name: found[x] for name, found in verdicts.items()},
-            }
-            for x, (member, group) in enumerate(zip(members, groups, strict=True))
-        ]
+        return game_rows(members, groups, verdicts, current, reference)
 
     def _logps(self, groups: list[Group]) -> list[list[float]]:
         return score_answers(
@@ -235,30 +209,7 @@ class RewardGameTrainer(GameTrainer):
 
     def round_summary(self, rows: list[Row]) -> dict[str, float]:
         """Ground truth: mean utility and spread, ties; KL to the start, length, share ended."""
-        law = np.array([row["weights"] for row in rows])
-        utilities = [
-            [[np.nan if u is None else u for u in row["verdicts"][name]["utilities"]]
-             for row in rows]
-            for name in self.annotators
-        ]  # fmt: skip
-        worth = np.array(utilities, dtype=float).mean(axis=0)
-        seen = ~np.isnan(worth)
-        summary: dict[str, float] = {}
-        if (law * seen).sum() > 0.0:
-            mean = np.average(worth[seen], weights=law[seen])
-            spread_ = np.average((worth[seen] - mean) ** 2, weights=law[seen])
-            summary = {"utility": float(mean), "utility_std": float(np.sqrt(spread_))}
-        now, start = (np.array([r["logps"][k] for r in rows]) for k in ("current", _REFERENCE))
-        pairless = [not v["pairs"] for row in rows for v in row["verdicts"].values()]
-        lengths = np.array([[len(ids) for ids in row["completion_ids"]] for row in rows])
-        ended = np.array([row["finished"] for row in rows])
-        return {
-            **summary,
-            "prompts_without_pair": float(np.mean(pairless)),
-            "kl_to_reference_nats": float((law * (now - start)).sum() / len(rows)),
-            "completion_tokens": float((law * lengths).sum() / len(rows)),
-            "finished_share": float((law * ended).sum() / len(rows)),
-        }
+        return rows_summary(rows, list(self.annotators))
 
     # -- the reward's moves -----------------------------------------------------------------------
 
@@ -315,17 +266,7 @@ class RewardGameTrainer(GameTrainer):
         rows = self._play(-1, plan.prompts(0))
         batches = self.side.annotated(rows, -1)
         for _, chosen in chunks(plan.order(0), size):
-            self.side.step(
-                {
-                    name: Annotated(
-                        [b.items[i] for i in chosen],
-                        [b.pairs[i] for i in chosen],
-                        [b.weights[i] for i in chosen],
-                        [b.counts[i] for i in chosen],
-                    )
-                    for name, b in batches.items()
-                }
-            )
+            self.side.step({name: part_of(b, chosen) for name, b in batches.items()})
         if self.team.is_main:
             self.metrics.add("reward", 0, 0, self.side.told)
 
@@ -385,7 +326,7 @@ class RewardGameTrainer(GameTrainer):
             temperature=args.temperature,
         )
         logps = found.new_zeros(kept.shape).masked_scatter(kept.to(found.device), found)
-        reference = logps.new_tensor([row["logps"][_REFERENCE] for row in rows])
+        reference = logps.new_tensor([row["logps"][REFERENCE] for row in rows])
         law = logps.new_tensor([row["law"] for row in rows])
         ratio = logps.detach() - reference
         naive = logps.new_tensor([row["rewards"] for row in rows]) - args.beta * ratio

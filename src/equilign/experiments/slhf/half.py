@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, set_seed
 
-from equilign.experiments.held_out import quiet
-from equilign.experiments.slhf.pieces import Setting, Tell
+from equilign.experiments.held_out import Tell, quiet
+from equilign.experiments.slhf.pieces import Setting
 from equilign.files import write_json
 from equilign.models import SHIPPED, load_model, load_tokenizer
 from equilign.rollout import pad_token

@@ -12,10 +12,10 @@ from equilign.evaluation.curves import chain_curve, independent_curve
 from equilign.evaluation.graphs import pooled, prompt_graphs
 from equilign.evaluation.round_robin import first, per_prompt_tokens, round_robin
 from equilign.evaluation.win_rate import by_attribute
-from equilign.experiments.held_out import quiet
+from equilign.experiments.held_out import Tell, quiet
 from equilign.experiments.slhf.contestants import BASELINES, main_slhf, shared
 from equilign.experiments.slhf.measures import rewards, scores, wins_over
-from equilign.experiments.slhf.pieces import OPPONENTS, START, Setting, Tell
+from equilign.experiments.slhf.pieces import OPPONENTS, START, Setting
 from equilign.experiments.slhf.playing import (
     FOLLOWER,
     LEADER,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from equilign.evaluation.spread import RATE, spread
+from equilign.experiments.finishing import PageBody, PageHead, SectionPlan, make_page, size_facts
 from equilign.experiments.slhf.charts import (
     hit_charts,
     kappa_charts,
@@ -19,17 +20,20 @@ from equilign.experiments.slhf.pieces import START
 from equilign.experiments.slhf.playing import LEADERS
 from equilign.experiments.slhf.results import TITLES, Results
 from equilign.experiments.slhf.tabular import GAMES
-from equilign.experiments.table_data import Cell, shown, table_data
-from equilign.reports.reproduction import ReproductionPage, Section
-from equilign.reports.words import duration
+from equilign.experiments.table_data import Cell, table_data
+from equilign.reports.reproduction import ReproductionPage
 
-PAPER = "arXiv:2512.16626"
+_PAPER = "arXiv:2512.16626"
 
-SETTING = (
+_SETTING = (
     "The paper trains Qwen2.5-0.5B on HelpSteer2 and Tulu-3-8B on chats. This run trains the "
     "shipped model of six million weights on restaurant descriptions with a panel of five judges; "
     "a finding that reappears here does not need the paper’s sizes, one that does not may need "
     "them. The recipe with the paper’s sizes is in recipes/slhf_paper; it was not run here."
+)
+
+HEAD = PageHead(
+    "slhf", "Stackelberg learning from human feedback, reproduced", _PAPER, _SETTING, "findings"
 )
 
 _NAMES = {TRAINING: "training oracle", HELD_OUT: "held-out oracle"}
@@ -243,7 +247,7 @@ def tables(results: Results) -> list[Data]:
     return [*found, _cost_table(results), _grid_table()]
 
 
-_SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
+_SECTIONS: tuple[SectionPlan, ...] = (
     (
         "robin",
         "Round robin",
@@ -315,15 +319,6 @@ _SECTIONS: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
 )
 
 
-def _lead(claims: Sequence[Mapping[str, Any]]) -> list[str]:
-    holds = [claim["holds"] for claim in claims]
-    return [
-        f"Of {len(holds)} findings, {holds.count(True)} reappear in this run, "
-        f"{holds.count(False)} do not, and {holds.count(None)} are not decided by its numbers.",
-        SETTING,
-    ]
-
-
 def build_page(
     results: Results,
     claims: Sequence[Mapping[str, Any]],
@@ -340,31 +335,9 @@ def build_page(
         "tabular": hit_charts(results),
         "costs": training_charts(results),
     }
-    sections = [
-        Section(
-            key,
-            title,
-            words,
-            drawn.get(key, ()),
-            [shown(t) for t in data if t["name"].startswith(prefixes)],
-        )
-        for key, title, prefixes, words in _SECTIONS
-    ]
     facts = [
-        ("Whole run", duration(measured["seconds"])),
-        ("Peak memory of the largest process", f"{measured['peak_memory_mb']:,.0f} MB"),
         ("kappa of the Leader and the Follower", f"{results.kappa:g}"),
-        *((k.replace("_", " "), str(v)) for k, v in vars(results.scale).items()),
+        *size_facts(results.scale),
     ]
-    page = ReproductionPage(
-        title="Stackelberg learning from human feedback, reproduced",
-        kicker=f"equilign reproduce slhf · scale {settings['scale']} · seed {settings['seed']}",
-        paper=PAPER,
-        lead=_lead(claims),
-        claims=claims,
-        sections=sections,
-        facts=facts,
-        config=dict(settings),
-        environment=environment,
-    )
-    return page, data
+    body = PageBody(claims, _SECTIONS, drawn, data, facts)
+    return make_page(HEAD, body, settings, environment, measured), data

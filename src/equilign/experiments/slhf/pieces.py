@@ -6,31 +6,22 @@ checkpoint, with the answers that are already in their files.
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import Trainer, set_seed
 
-from equilign.evaluation.callback import kl_nats
 from equilign.evaluation.refine import Refiner
-from equilign.experiments.held_out import HeldOut, quiet, start_logps
+from equilign.experiments.held_out import KL_PROMPTS, HeldOut, Tell, kl_to_start, quiet
+from equilign.experiments.piece_training import RoundTeller, save_whole, train_on
 from equilign.experiments.slhf.contestants import FOLLOWER_INSTRUCTION, Contestant
 from equilign.experiments.slhf.costs import costs, learning_curve
 from equilign.experiments.slhf.scales import Scale
 from equilign.files import write_json
 from equilign.methods import get_method
 from equilign.models import SHIPPED, load_model, load_tokenizer
-from equilign.rollout import Group, Prompt, TransformersSampler, encode_prompt, pad_token
+from equilign.rollout import Group, TransformersSampler, encode_prompt
 from equilign.rollout.follower import FollowerPrompt
 from equilign.runs import peak_memory_mb
 from equilign.tasks.restaurant_panel import restaurant_panel
@@ -40,32 +31,9 @@ START = "start"
 OPPONENTS = "start-again"
 """More answers of the start model: those that choose the best of N, and those it then plays."""
 
-KL_PROMPTS = 64
-"""The distance from the start is measured on so many prompts, one answer each."""
 
-Tell = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Setting(HeldOut):
-    """What all pieces of a run share.
-
-    Attributes:
-        folder: the run directory.
-        scale: sizes.
-        train: prompts to train on.
-        evaluate: held-out prompts.
-    """
-
-    folder: Path
-    scale: Scale
-    train: Sequence[Prompt]
-    evaluate: Sequence[Prompt]
-
-    @property
-    def max_tokens(self) -> int:
-        """Length limit of an answer."""
-        return self.scale.max_tokens
+class Setting(HeldOut[Scale]):
+    """What all pieces of a run share."""
 
     def model_folder(self, name: str, seed: int) -> Path:
         """Where the weights of a finished training are."""
@@ -126,16 +94,14 @@ def train_piece(
     set_seed(seed)
     options = contestant.options(setting.scale, learning_rate)
     trainer = _trainer(setting, contestant, options, seed, tell)
-    trainer.remove_callback(PrinterCallback)  # prints to stdout, which belongs to the result
-    trainer.train(resume_from_checkpoint=True)
+    folder = train_on(trainer)
     where = setting.model_folder(contestant.name, seed)
-    _save(trainer, where)
+    save_whole(trainer, where)
     sampler = setting.load_sampler(contestant.name, seed)
     setting.sample_answers(
         contestant.name, seed, sampler.model, sampler.tokenizer, setting.scale.pool
     )
     answers = setting.load_answers(contestant.name, seed, 1)[:KL_PROMPTS]
-    folder = Path(str(trainer.args.output_dir))
     write_json(
         path,
         {
@@ -154,17 +120,6 @@ def train_piece(
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def kl_to_start(sampler: TransformersSampler, answers: Sequence[Group]) -> float:
-    """KL of a policy to the start model on its own answers, nats per answer.
-
-    The start model is shown the same prompt: a Follower's distance is to what the start model
-    would reply.
-    """
-    pad = pad_token(sampler.tokenizer)
-    found = kl_nats(sampler.model, start_logps(pad), answers, pad_id=pad, temperature=1.0)
-    return found.value
-
-
 def as_replies(
     sampler: TransformersSampler, form: FollowerPrompt, led: Sequence[Group], mine: Sequence[Group]
 ) -> list[Group]:
@@ -175,15 +130,6 @@ def as_replies(
             prompt = form.of(shown.prompt, answer.text)
             found.append(Group(prompt, encode_prompt(sampler.tokenizer, prompt), (better,)))
     return found
-
-
-def _save(trainer: Trainer, folder: Path) -> None:
-    """The weights, whole or not there."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    trainer.save_model(str(partial))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
 
 
 def _trainer(
@@ -215,21 +161,6 @@ def _trainer(
         [{"prompt": p} for p in setting.train],
         restaurant_panel(),
         load_tokenizer(SHIPPED),
-        callbacks=[_Rounds(scale.rounds, tell)],
+        callbacks=[RoundTeller(scale.rounds, tell)],
     )
     return trainer
-
-
-class _Rounds(TrainerCallback):
-    def __init__(self, rounds: int, tell: Tell) -> None:
-        self.rounds, self.tell = rounds, tell
-
-    def on_epoch_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,  # noqa: ANN401 - signature of transformers
-    ) -> None:
-        """Say how far it is."""
-        self.tell(round(state.epoch or 0), self.rounds)

@@ -12,17 +12,10 @@ from equilign.evaluation.callback import load_groups, save_groups
 from equilign.evaluation.corrections import reply
 from equilign.evaluation.refine import Refiner, standing
 from equilign.evaluation.round_robin import first
-from equilign.experiments.held_out import quiet
+from equilign.experiments.held_out import KL_PROMPTS, Tell, kl_to_start, quiet
 from equilign.experiments.slhf.contestants import BASELINES, main_slhf
 from equilign.experiments.slhf.half import HALF
-from equilign.experiments.slhf.pieces import (
-    KL_PROMPTS,
-    START,
-    Setting,
-    Tell,
-    as_replies,
-    kl_to_start,
-)
+from equilign.experiments.slhf.pieces import START, Setting, as_replies
 from equilign.files import write_json
 from equilign.rollout import Completion, Group, prompt_text
 from equilign.runs import peak_memory_mb

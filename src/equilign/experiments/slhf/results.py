@@ -1,13 +1,11 @@
 """The measured numbers of all seeds together."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from equilign.errors import RunDirectoryError
 from equilign.evaluation.graphs import GraphReport, PromptGraph, graph_report
 from equilign.evaluation.spread import RATE, Spread, spread
 from equilign.experiments.slhf.contestants import (
@@ -126,10 +124,12 @@ def read_results(setting: Setting, seeds: Sequence[int], kappa_seeds: Sequence[i
     Raises:
         RunDirectoryError: a piece cannot be read; names it and the cure.
     """
-    judged = [_read(setting, "judged", seed) for seed in seeds]
-    played = [_read(setting, "played", seed) for seed in seeds]
+    judged = [setting.read_piece("judged", seed) for seed in seeds]
+    played = [setting.read_piece("played", seed) for seed in seeds]
     main = main_slhf()
-    pieces = {c.name: [_read(setting, c.name, seed) for seed in seeds] for c in (*BASELINES, main)}
+    pieces = {
+        c.name: [setting.read_piece(c.name, seed) for seed in seeds] for c in (*BASELINES, main)
+    }
     oracles = list(judged[0]["oracles"])
     who = judged[0]["players"]
 
@@ -168,14 +168,14 @@ def read_results(setting: Setting, seeds: Sequence[int], kappa_seeds: Sequence[i
             FOLLOWER: [p["kl_nats"] for p in played],
         },
         pieces=pieces,
-        half=[_read(setting, HALF, seed) for seed in seeds],
-        tabular=_read(setting, TABULAR, seeds[0]),
+        half=[setting.read_piece(HALF, seed) for seed in seeds],
+        tabular=setting.read_piece(TABULAR, seeds[0]),
     )
 
 
 def _sweep(setting: Setting, who: Contestant, seeds: Sequence[int]) -> Sweep:
-    judged = [_read(setting, f"judged-{who.name}", seed) for seed in seeds]
-    kl = [_read(setting, who.name, seed)["kl_nats"] for seed in seeds]
+    judged = [setting.read_piece(f"judged-{who.name}", seed) for seed in seeds]
+    kl = [setting.read_piece(who.name, seed)["kl_nats"] for seed in seeds]
     assert who.kappa is not None  # noqa: S101 - all of the sweep have one
     return Sweep(who.kappa, list(seeds), np.array([j["wins"] for j in judged]), kl)
 
@@ -183,15 +183,4 @@ def _sweep(setting: Setting, who: Contestant, seeds: Sequence[int]) -> Sweep:
 def _at(found: Any, keys: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
     for key in keys:
         found = found[key]
-    return found
-
-
-def _read(setting: Setting, name: str, seed: int) -> dict[str, Any]:
-    path = setting.piece_file(name, seed)
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(
-            f"cannot read {path}: {error}; delete that file to make the piece again"
-        ) from error
     return found

@@ -1,34 +1,30 @@
 """Matrix games and trainings in parallel, then play, then measures, claims and page."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from equilign.experiments.finishing import Progress, finish
+from equilign.experiments.held_out import Tell
+from equilign.experiments.sizes import PROCESSES, run_seeds
 from equilign.experiments.slhf.claims import judge
 from equilign.experiments.slhf.contestants import BASELINES, main_slhf, rate_of, sweep
 from equilign.experiments.slhf.half import HALF, make_half
 from equilign.experiments.slhf.judging import judge_kappa, judge_seed
-from equilign.experiments.slhf.page import PAPER, build_page
+from equilign.experiments.slhf.page import build_page
 from equilign.experiments.slhf.paper_scale import PAPER_SCALE, run_paper_scale
 from equilign.experiments.slhf.pieces import START, Setting, answer_start, train_piece
 from equilign.experiments.slhf.playing import play_piece
-from equilign.experiments.slhf.results import TABULAR, Results, read_results
+from equilign.experiments.slhf.results import TABULAR, read_results
 from equilign.experiments.slhf.scales import get_scale
 from equilign.experiments.slhf.tabular import study
-from equilign.experiments.workers import Tell, Work, parallel
+from equilign.experiments.workers import Work, parallel
 from equilign.files import explain_disk_full, write_json
-from equilign.reports.reproduction import render_reproduction
-from equilign.runs import RunDirectory, peak_memory_mb
+from equilign.runs import RunDirectory
 from equilign.tasks.prompts import restaurant_prompts
-
-Progress = Callable[[str, int, int, int], None]
-
-PROCESSES = 2
-SEEDS_APART = 1000
-"""Runs with neighbouring seeds share no training."""
 
 
 def run_slhf(
@@ -71,12 +67,15 @@ def run_slhf(
         restaurant_prompts("align"),
         restaurant_prompts("evaluate")[: sizes.eval_prompts],
     )
-    seeds = [SEEDS_APART * seed + i for i in range(sizes.seeds)]
+    seeds = run_seeds(seed, sizes.seeds)
     with explain_disk_full(output_dir), parallel(PROCESSES) as run:
         for works in stages(setting, seeds):
             run(works, progress)
         results = read_results(setting, seeds, seeds[: sizes.kappa_seeds])
-        return _summary(results, settings, output_dir, began, progress)
+        claims = judge(results)
+        pieces = [p for found in results.pieces.values() for p in found]
+        build = partial(build_page, results, claims, settings)
+        return finish(output_dir, settings, claims, pieces, began, build, progress)
 
 
 def stages(setting: Setting, seeds: Sequence[int]) -> list[list[Work]]:
@@ -126,36 +125,3 @@ def study_piece(setting: Setting, seed: int, *, tell: Tell) -> None:
     path = setting.piece_file(TABULAR, seed)
     if not path.exists():
         write_json(path, study(seed, tell=tell))
-
-
-def _summary(
-    results: Results, settings: dict[str, Any], output_dir: Path, began: float, progress: Progress
-) -> dict[str, Any]:
-    claims = judge(results)
-    environment = json.loads((output_dir / "environment.json").read_text(encoding="utf-8"))
-    found = [p["peak_memory_mb"] for pieces in results.pieces.values() for p in pieces]
-    measured = {
-        "seconds": time.perf_counter() - began,
-        "peak_memory_mb": max(peak_memory_mb(), *found),
-    }
-    page, tables = build_page(results, claims, settings, environment, measured)
-    progress("figures and page", 0, 0, 1)
-    paths = render_reproduction(page, output_dir)
-    summary = {
-        "paper": "slhf",
-        "title": page.title,
-        "citation": PAPER,
-        "scale": settings["scale"],
-        "seed": settings["seed"],
-        "claims": claims,
-        "tables": tables,
-        "figures": [str(path.relative_to(output_dir)) for path in paths],
-        "output_dir": str(output_dir),
-        **measured,
-        "seconds": time.perf_counter() - began,
-        "pieces": [f"pieces/{path.name}" for path in sorted(output_dir.glob("pieces/*.json"))],
-        "models": [f"models/{path.name}" for path in sorted(output_dir.glob("models/*"))],
-    }
-    write_json(output_dir / "results.json", summary)
-    progress("figures and page", 0, 1, 1)
-    return summary

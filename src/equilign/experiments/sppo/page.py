@@ -6,23 +6,31 @@ from typing import Any
 import numpy as np
 
 from equilign.evaluation.spread import spread
+from equilign.experiments.finishing import PageBody, PageHead, SectionPlan, make_page, size_facts
 from equilign.experiments.sppo.charts import controlled_charts, length_charts, win_rate_charts
 from equilign.experiments.sppo.contestants import CONTESTANTS, selection
 from equilign.experiments.sppo.judging import HELD_OUT, ORACLES, TRAINING, best_name
 from equilign.experiments.sppo.pieces import START, player
 from equilign.experiments.sppo.results import Results, title_of
-from equilign.experiments.table_data import Cell, shown, table_data
-from equilign.reports.reproduction import ReproductionPage, Section
-from equilign.reports.words import duration
+from equilign.experiments.table_data import Cell, table_data
+from equilign.reports.reproduction import ReproductionPage
 
-PAPER = "arXiv:2405.00675"
+_PAPER = "arXiv:2405.00675"
 
-SETTING = (
+_SETTING = (
     "The paper aligns Mistral-7B with PairRM on UltraFeedback and compares by AlpacaEval 2.0. This "
     "run aligns the shipped model of six million weights on restaurant descriptions with a panel "
     "of five judges; a finding that reappears here does not need the paper’s sizes, one that does "
     "not may need them. The recipe with the paper’s sizes is in recipes/sppo_paper; it was not run "
     "here."
+)
+
+HEAD = PageHead(
+    "sppo",
+    "Self-play preference optimisation, reproduced",
+    _PAPER,
+    _SETTING,
+    "findings of the paper",
 )
 
 _NAMES = {TRAINING: "training oracle", HELD_OUT: "held-out oracle"}
@@ -133,11 +141,11 @@ def tables(results: Results) -> list[dict[str, Any]]:
     return [*found, _cost_table(results), _grid_table()]
 
 
-_SECTIONS: tuple[tuple[str, str, str, Sequence[str]], ...] = (
+_SECTIONS: tuple[SectionPlan, ...] = (
     (
         "win-rates",
         "Win rates over the start model",
-        "win-rate-",
+        ("win-rate-",),
         (
             "All methods start from the same model, play the same prompts, sample the same number "
             "of answers, ask the same oracle about the same number of pairs, train on the best and "
@@ -150,29 +158,29 @@ _SECTIONS: tuple[tuple[str, str, str, Sequence[str]], ...] = (
     (
         "length-controlled",
         "At equal length",
-        "none-",
+        ("none-",),
         (
             "A line through the verdicts against the difference in length, as in length-controlled "
             "AlpacaEval; its height at equal length.",
         ),
     ),
-    ("length", "Length", "none-", ()),
+    ("length", "Length", ("none-",), ()),
     (
         "round-robin",
         "Round robin",
-        "round-robin-",
+        ("round-robin-",),
         ("Policies of one seed against each other, mean over seeds and prompts.",),
     ),
     (
         "best",
         "Best of n",
-        "best-of-n",
+        ("best-of-n",),
         ("The training oracle chooses, so its own verdict on the choice flatters it.",),
     ),
     (
         "oracles",
         "The two oracles",
-        "voters-",
+        ("voters-",),
         (
             "The training oracle is the restaurant panel: three heads fitted to human ratings, "
             "coverage and conciseness. The held-out oracle has three heads of the same form fitted "
@@ -182,26 +190,17 @@ _SECTIONS: tuple[tuple[str, str, str, Sequence[str]], ...] = (
             "have not seen they agree with people in 54, 56 and 57 % of the decided pairs.",
         ),
     ),
-    ("costs", "What each iteration cost", "costs", ()),
+    ("costs", "What each iteration cost", ("costs",), ()),
     (
         "grid",
         "How options were chosen",
-        "grid",
+        ("grid",),
         (
             "Each method tried the same number of settings on prompts and with a seed that are not "
             "reported on; the held-out oracle was not asked.",
         ),
     ),
 )
-
-
-def _lead(claims: Sequence[Mapping[str, Any]]) -> list[str]:
-    holds = [claim["holds"] for claim in claims]
-    return [
-        f"Of {len(holds)} findings of the paper, {holds.count(True)} reappear in this run, "
-        f"{holds.count(False)} do not, and {holds.count(None)} are not decided by its numbers.",
-        SETTING,
-    ]
 
 
 def build_page(
@@ -218,30 +217,6 @@ def build_page(
         "length-controlled": controlled_charts(results),
         "length": length_charts(results),
     }
-    sections = [
-        Section(
-            key,
-            title,
-            words,
-            drawn.get(key, ()),
-            [shown(t) for t in data if t["name"].startswith(prefix)],
-        )
-        for key, title, prefix, words in _SECTIONS
-    ]
-    facts = [
-        ("Whole run", duration(measured["seconds"])),
-        ("Peak memory of the largest process", f"{measured['peak_memory_mb']:,.0f} MB"),
-        *((k.replace("_", " "), str(v)) for k, v in vars(results.scale).items()),
-    ]
-    page = ReproductionPage(
-        title="Self-play preference optimisation, reproduced",
-        kicker=f"equilign reproduce sppo · scale {settings['scale']} · seed {settings['seed']}",
-        paper=PAPER,
-        lead=_lead(claims),
-        claims=claims,
-        sections=sections,
-        facts=facts,
-        config=dict(settings),
-        environment=environment,
-    )
-    return page, data
+    facts = size_facts(results.scale)
+    body = PageBody(claims, _SECTIONS, drawn, data, facts)
+    return make_page(HEAD, body, settings, environment, measured), data

@@ -7,14 +7,12 @@ iteration's checkpoint, with the answers that are already in their files.
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import (
-    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -24,16 +22,14 @@ from transformers import (
 )
 
 from equilign.evaluation.callback import kl_nats
-from equilign.experiments.held_out import HeldOut, quiet, start_logps
+from equilign.experiments.held_out import KL_PROMPTS, HeldOut, Tell, quiet, start_logps
+from equilign.experiments.piece_training import train_on
 from equilign.experiments.sppo.contestants import COMMON, OWN
 from equilign.experiments.sppo.scales import Scale
 from equilign.files import read_jsonl, write_json
 from equilign.methods import get_method
 from equilign.models import SHIPPED, load_model, load_tokenizer
-from equilign.rollout import (
-    Prompt,
-    pad_token,
-)
+from equilign.rollout import pad_token
 from equilign.runs import peak_memory_mb
 from equilign.tasks.restaurant_panel import restaurant_panel
 
@@ -41,32 +37,9 @@ START = "start"
 DRAWN_AGAIN = "start-again"
 """More answers of the start model: the best of its answers must not play those it was best of."""
 
-KL_PROMPTS = 64
-"""The distance from the start is measured on so many prompts, one answer each."""
 
-Tell = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Setting(HeldOut):
-    """What all pieces of a run share.
-
-    Attributes:
-        folder: the run directory.
-        scale: sizes.
-        train: prompts to train on.
-        evaluate: held-out prompts.
-    """
-
-    folder: Path
-    scale: Scale
-    train: Sequence[Prompt]
-    evaluate: Sequence[Prompt]
-
-    @property
-    def max_tokens(self) -> int:
-        """Length limit of an answer."""
-        return self.scale.max_tokens
+class Setting(HeldOut[Scale]):
+    """What all pieces of a run share."""
 
 
 def player(method: str, number: int) -> str:
@@ -104,9 +77,7 @@ def train_piece(
     set_seed(seed)
     watcher = _Answers(setting, name, seed, tell)
     trainer = _trainer(setting, name, method, options, seed, watcher)
-    trainer.remove_callback(PrinterCallback)  # prints to stdout, which belongs to the result
-    trainer.train(resume_from_checkpoint=True)
-    folder = Path(str(trainer.args.output_dir))
+    folder = train_on(trainer)
     rounds = range(1, setting.scale.rounds + 1)
     write_json(
         path,

@@ -1,13 +1,11 @@
 """The measured numbers of all seeds together."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from equilign.errors import RunDirectoryError
 from equilign.evaluation.spread import Spread, spread
 from equilign.experiments.sppo.contestants import CONTESTANTS
 from equilign.experiments.sppo.judging import best_name
@@ -82,7 +80,7 @@ def read_results(setting: Setting, seeds: Sequence[int]) -> Results:
     Raises:
         RunDirectoryError: a piece cannot be read; names it and the cure.
     """
-    judged = [_read(setting, "judged", seed) for seed in seeds]
+    judged = [setting.read_piece("judged", seed) for seed in seeds]
     first = judged[0]
     oracles = {}
     for name, known in first["oracles"].items():
@@ -101,19 +99,8 @@ def read_results(setting: Setting, seeds: Sequence[int]) -> Results:
         first["players"],
         oracles,
         {p: np.array([j["tokens"][p] for j in judged]) for p in first["players"]},
-        {c.method: [_read(setting, c.method, seed) for seed in seeds] for c in CONTESTANTS},
+        {c.method: [setting.read_piece(c.method, seed) for seed in seeds] for c in CONTESTANTS},
     )
-
-
-def _read(setting: Setting, name: str, seed: int) -> dict[str, Any]:
-    path = setting.piece_file(name, seed)
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(
-            f"cannot read {path}: {error}; delete that file to make the piece again"
-        ) from error
-    return found
 
 
 def title_of(name: str) -> str:

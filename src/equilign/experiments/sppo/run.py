@@ -1,31 +1,26 @@
 """Trainings in parallel, then everyone against everyone, then claims and page."""
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from equilign.experiments.finishing import Progress, finish
+from equilign.experiments.sizes import PROCESSES, run_seeds
 from equilign.experiments.sppo.claims import judge
 from equilign.experiments.sppo.contestants import COMMON, CONTESTANTS, OWN, chosen_options
 from equilign.experiments.sppo.judging import judge_seed
-from equilign.experiments.sppo.page import PAPER, build_page
+from equilign.experiments.sppo.page import build_page
 from equilign.experiments.sppo.paper_scale import PAPER_SCALE, run_paper_scale
 from equilign.experiments.sppo.pieces import START, Setting, answer_start, train_piece
-from equilign.experiments.sppo.results import Results, read_results
+from equilign.experiments.sppo.results import read_results
 from equilign.experiments.sppo.scales import get_scale
 from equilign.experiments.workers import Work, parallel
-from equilign.files import explain_disk_full, write_json
-from equilign.reports.reproduction import render_reproduction
-from equilign.runs import RunDirectory, peak_memory_mb
+from equilign.files import explain_disk_full
+from equilign.runs import RunDirectory
 from equilign.tasks.prompts import restaurant_prompts
-
-Progress = Callable[[str, int, int, int], None]
-
-PROCESSES = 2
-SEEDS_APART = 1000
-"""Runs with neighbouring seeds share no training."""
 
 
 def run_sppo(
@@ -68,7 +63,7 @@ def run_sppo(
         restaurant_prompts("align"),
         restaurant_prompts("evaluate")[: sizes.eval_prompts],
     )
-    seeds = [SEEDS_APART * seed + i for i in range(sizes.seeds)]
+    seeds = run_seeds(seed, sizes.seeds)
     with explain_disk_full(output_dir):
         judging = [
             Work(f"judging, seed {s}", judge_seed, {"setting": setting, "seed": s}) for s in seeds
@@ -77,7 +72,10 @@ def run_sppo(
             run(_trainings(setting, seeds), progress)
             run(judging, progress)
         results = read_results(setting, seeds)
-        return _summary(results, settings, output_dir, began, progress)
+        claims = judge(results)
+        pieces = [p for found in results.pieces.values() for p in found]
+        build = partial(build_page, results, claims, settings)
+        return finish(output_dir, settings, claims, pieces, began, build, progress)
 
 
 def _trainings(setting: Setting, seeds: Sequence[int]) -> list[Work]:
@@ -90,35 +88,3 @@ def _trainings(setting: Setting, seeds: Sequence[int]) -> list[Work]:
             own = {"name": c.method, "method": c.method, "options": chosen_options(c.method)}
             works.append(Work(f"{c.title}, seed {seed}", train_piece, {**common, **own}))
     return works
-
-
-def _summary(
-    results: Results, settings: dict[str, Any], output_dir: Path, began: float, progress: Progress
-) -> dict[str, Any]:
-    claims = judge(results)
-    environment = json.loads((output_dir / "environment.json").read_text(encoding="utf-8"))
-    found = [p["peak_memory_mb"] for pieces in results.pieces.values() for p in pieces]
-    measured = {
-        "seconds": time.perf_counter() - began,
-        "peak_memory_mb": max(peak_memory_mb(), *found),
-    }
-    page, tables = build_page(results, claims, settings, environment, measured)
-    progress("figures and page", 0, 0, 1)
-    paths = render_reproduction(page, output_dir)
-    summary = {
-        "paper": "sppo",
-        "title": page.title,
-        "citation": PAPER,
-        "scale": settings["scale"],
-        "seed": settings["seed"],
-        "claims": claims,
-        "tables": tables,
-        "figures": [str(path.relative_to(output_dir)) for path in paths],
-        "output_dir": str(output_dir),
-        **measured,
-        "seconds": time.perf_counter() - began,
-        "pieces": [f"pieces/{path.name}" for path in sorted(output_dir.glob("pieces/*.json"))],
-    }
-    write_json(output_dir / "results.json", summary)
-    progress("figures and page", 0, 1, 1)
-    return summary

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from equilign.errors import ConfigError
+from equilign.experiments.sizes import find_scale
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,4 @@ def get_scale(name: str) -> Scale:
     Raises:
         ConfigError: no such scale.
     """
-    if name not in SCALES:
-        raise ConfigError(f"no scale {name!r}; there are: {', '.join(SCALES)}")
-    return SCALES[name]
+    return find_scale(SCALES, name)
