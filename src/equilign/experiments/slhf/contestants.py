@@ -23,7 +23,7 @@ KAPPAS = (1.0, 5.0, 10.0)
 """The paper's: the weight of the Follower's loss where one model plays both."""
 
 LEARNING_RATES = (5e-5, 1e-4)
-STEPS = ((7e-5, 2.5), (1e-4, 1.5), (1e-4, 2.0))
+STEPS = ((7e-5, 1.5), (7e-5, 2.5), (1e-4, 1.5))
 """Learning rates and kappas of SLHF with two models that were tried."""
 
 COMMON: Mapping[str, Any] = {

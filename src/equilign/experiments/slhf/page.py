@@ -225,13 +225,17 @@ def _grid_table() -> Data:
     found = selection()
     for row in found["grid"]:
         options = row["options"]
-        said = [f"{options['learning_rate']:g}", f"{options.get('kappa', '')}"]
+        said = [
+            f"{options['learning_rate']:g}",
+            f"{options.get('kappa', '')}",
+            row.get("rounds", ""),
+        ]
         numbers = [row["leader"], row["leader_low"], row.get("follower"), row.get("follower_low")]
         chosen = "chosen" if found["chosen"][row["method"]] == options else ""
         rows.append([row["method"], *said, *numbers, row.get("refined_start"), chosen])
-    columns = ["Method", "Learning rate", "kappa", "Over start", "low", "Follower over Leader"]
-    columns += ["low ", "Refined start over start", ""]
-    caption = "What was tried, on other prompts and another seed, by the training oracle"
+    columns = ["Method", "Learning rate", "kappa", "Rounds", "Over start", "low"]
+    columns += ["Follower over Leader", "low ", "Refined start over start", ""]
+    caption = "What was tried, on other prompts and other seeds, by the training oracle"
     return table_data("grid", caption, columns, rows)
 
 
