@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +25,7 @@ from equilign.trainers.critic import Critic, CriticLearner
 from equilign.trainers.ppo import PPOConfig, PPOTrainer
 from equilign.trainers.token_scoring import completion_tokens, output_layer, score_tokens
 from tests.enumerable import END, RESPONSES, tiny_model, tiny_tokenizer
+from tests.trainers.launch import start
 from tests.trainers.scored import (
     FAMILY,
     PROMPTS,
@@ -403,17 +401,7 @@ def test_gradients_are_averaged_over_the_processes(monkeypatch):
 
 
 def launch(folder, processes, batch):
-    start = [sys.executable]
-    if processes > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    script = Path(__file__).parent / "ppo_ranks.py"
-    paths = str(Path(__file__).parents[2] / "src")
-    done = subprocess.run(
-        [*start, str(script), str(folder), str(batch)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    start(Path(__file__).parent / "ppo_ranks.py", folder, processes, str(batch))
     return [torch.load(folder / f"state-{rank}.pt") for rank in range(processes)]
 
 

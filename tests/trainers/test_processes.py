@@ -1,28 +1,17 @@
 """Two processes make the run that one makes."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.trainers.launch import start
+
 SCRIPT = Path(__file__).parent / "ranks.py"
 
 
-def run(folder, processes, *options, expect=0):
-    launch = [sys.executable]
-    if processes > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(
-        [*launch, str(SCRIPT), str(folder), *options],
-        env=environment, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert (done.returncode == 0) == (expect == 0), done.stderr[-3000:]
-    return done.stderr
+def run(folder, processes, *options, fails=False):
+    return start(SCRIPT, folder, processes, *options, fails=fails)
 
 
 def weights(folder):
@@ -69,6 +58,6 @@ def test_two_ranks_resume(tmp_path):
 
 
 def test_a_failure_stops_every_process(tmp_path):
-    said = run(tmp_path, 2, "fail=true", "num_rounds=1", expect=1)
+    said = run(tmp_path, 2, "fail=true", "num_rounds=1", fails=True)
     assert "the judge of this process is away" in said
     assert "process 1 stopped: RuntimeError" in said

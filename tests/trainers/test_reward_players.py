@@ -1,6 +1,7 @@
 """Reward models as players: what they read, how they are saved, and runs that die and go on."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from equilign.trainers.reward_models import HeadReward, add_lora, classifier_lik
 from equilign.trainers.reward_pairs import PairRule, annotate, replace_ties
 from equilign.trainers.reward_player import Annotated, RewardPlayer
 from tests.enumerable import END, tiny_model, tiny_tokenizer
+from tests.trainers.launch import start
 from tests.trainers.reward_games import FAMILY, build
 from tests.trainers.test_resume import DieAtStep, Died, metrics
 
@@ -346,6 +348,35 @@ def test_a_run_that_died_ends_like_one_that_did_not(tmp_path, case):
     moved = [n for n in before if not torch.equal(before[n], expected[n])]
     assert any(n.startswith("reward.") for n in moved)
     assert any(not n.startswith("reward.") for n in moved)
+
+
+@pytest.mark.parametrize(
+    ("method", "lora"),
+    [
+        ("sta-total", "false"),
+        pytest.param("sta-total", "true", marks=pytest.mark.slow),
+        pytest.param("reversed", "false", marks=pytest.mark.slow),
+    ],
+)
+def test_two_ranks_are_one_rank(tmp_path, method, lora):
+    """Same first round to the byte; both players' weights up to the order of summation."""
+    script = Path(__file__).parent / "reward_ranks.py"
+    options = (f'method="{method}"', f"lora={lora}", "num_rounds=2", "prompts_per_round=4")
+    start(script, tmp_path / "one", 1, "per_device_train_batch_size=4", *options)
+    start(script, tmp_path / "two", 2, "per_device_train_batch_size=2", *options)
+    rounds = [
+        (tmp_path / n / "rounds" / f"{method}-001.jsonl").read_bytes() for n in ("one", "two")
+    ]
+    assert rounds[0] == rounds[1]
+    one, two = (torch.load(tmp_path / n / "state.pt", weights_only=True) for n in ("one", "two"))
+    assert one.keys() == two.keys()
+    begin = state(make(tmp_path / "start", method, lora=lora == "true"))
+    moved = [n for n in begin if not torch.equal(begin[n], one[n])]
+    assert any(n.startswith("reward.") for n in moved)
+    assert any(not n.startswith("reward.") for n in moved)
+    for name in moved:
+        # Weights move by hundredths; Adam makes much of the rounding of the smallest gradients.
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_checkpoint_of_another_reward_model_is_refused(tmp_path):

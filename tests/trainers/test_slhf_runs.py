@@ -1,9 +1,6 @@
 """SLHF from beginning to end: where runs end, who moves when, and what a crash leaves behind."""
 
 import itertools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from equilign.trainers.motion import PlayersMove
 from equilign.trainers.players import player_folders
 from equilign.trainers.slhf import SLHFConfig, SLHFTrainer
 from tests.enumerable import BANDIT, MatrixOracle, texts_of, tiny_model, tiny_tokenizer
+from tests.trainers.launch import start
 from tests.trainers.test_every_method import DieAfterRound
 from tests.trainers.test_resume import PROMPTS as SAMPLED_PROMPTS
 from tests.trainers.test_resume import Died, prefer_b
@@ -32,7 +30,6 @@ from tests.trainers.two_players import (
     policies,
 )
 
-ROOT = Path(__file__).parents[2]
 TEXTS = texts_of(BANDIT)
 ADAPTER = LoraConfig(r=3, lora_alpha=3, target_modules=["table"])
 
@@ -290,18 +287,6 @@ def test_four_rounds_and_four_are_eight(tmp_path, players, lora):
 # -- several processes ----------------------------------------------------------------------
 
 
-def start(script, folder, processes, *options):
-    launch = [sys.executable]
-    if processes > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    done = subprocess.run(
-        [*launch, str(script), str(folder), *options],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.mark.parametrize(
     ("players", "lora"),
     [
@@ -313,7 +298,7 @@ def start(script, folder, processes, *options):
 )
 def test_two_ranks_are_one_rank(tmp_path, players, lora):
     """Same first round to the byte; the same weights up to the order of summation."""
-    script = ROOT / "tests" / "trainers" / "slhf_ranks.py"
+    script = Path(__file__).parent / "slhf_ranks.py"
     options = (f'players="{players}"', f"lora={lora}", "num_rounds=2", "epochs_per_round=2")
     start(script, tmp_path / "one", 1, "per_device_train_batch_size=4", *options)
     start(script, tmp_path / "two", 2, "per_device_train_batch_size=2", *options)

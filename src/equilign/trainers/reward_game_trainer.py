@@ -41,7 +41,7 @@ from equilign.trainers.reward_rows import (
     part_of,
     rows_summary,
 )
-from equilign.trainers.reward_side import RewardSide, Worth, annotators_of, minus_mean, minus_others
+from equilign.trainers.reward_side import RewardSide, Worth, annotators_of, minus_mean
 from equilign.trainers.rounds import RoundPlan, Row, chunks, derive_seed, play_or_load
 
 
@@ -305,7 +305,8 @@ class RewardGameTrainer(GameTrainer):
         """``- sum_y law_y A_y log pi(y)``, mean over prompts; no ratio, no clipping.
 
         ``A`` is the reward minus ``beta`` times the present log-ratio to the start model, minus
-        the baseline, plus the fit's response. Answers without weight are left out.
+        the baseline, plus the fit's response (minus a baseline of its own). Answers without
+        weight are left out.
         """
         args = self.game_config
         flat = [
@@ -334,7 +335,7 @@ class RewardGameTrainer(GameTrainer):
         listed = all(row["listed"] for row in rows)
         advantage = naive + responses
         if args.baseline == "mean":
-            advantage = minus_mean(naive, law, listed=listed) + minus_others(responses, law)
+            advantage = minus_mean(naive, law, listed=listed) + responses
         return -(law * advantage * logps).sum(dim=1).mean(), {
             "kl_to_reference_nats": float((law * ratio).sum(dim=1).mean())
         }

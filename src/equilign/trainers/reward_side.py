@@ -163,6 +163,12 @@ class RewardSide:
             if found.solution is not None:
                 self.told["cg_residual"] = found.solution.residual
                 self.told["cg_damping"] = found.damping
+        if args.baseline == "mean":
+            # Here and not in the loss: a batch of one process may be a single prompt.
+            responses = torch.tensor([mine["responses"] for mine in worth], dtype=torch.float64)
+            left = minus_others(responses, torch.tensor(law, dtype=torch.float64))
+            for mine, values in zip(worth, left.tolist(), strict=True):
+                mine["responses"] = values
 
     def save(self, folder: Path) -> None:
         """Weights and optimisers, for a run to go on from."""
@@ -199,7 +205,7 @@ def minus_mean(advantage: Tensor, law: Tensor, *, listed: bool) -> Tensor:
 
 
 def minus_others(responses: Tensor, law: Tensor) -> Tensor:
-    """Minus the mean response of the batch's other prompts.
+    """Minus the mean response of the round's other prompts.
 
     A pair selected among a prompt's answers gives them all the same response: only other prompts'
     can be a baseline that no answer of this one decides.
