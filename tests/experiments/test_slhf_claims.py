@@ -242,6 +242,7 @@ def test_kappa(made):
     assert verdict(made(kappas={1.0: 0.7, 5.0: 0.6, 10.0: 0.55}), start) is True
     assert verdict(made(kappas={1.0: 0.5, 5.0: 0.6, 10.0: 0.7}), start) is False
     assert verdict(made(), start) is None
+    assert verdict(made(kappas={}), start) is None
 
 
 def test_kappa_compares_the_seeds_that_both_have(made):
@@ -300,3 +301,15 @@ def test_the_page_and_its_tables(made):
     assert "Who improves whose answers" in html
     shown = [t.caption for s in built.sections for t in s.tables]
     assert len(shown) == len(data), "every table is on the page once"
+
+
+def test_a_scale_without_the_sweep_has_no_section_on_it(made):
+    results = made(kappas={})
+    settings = {"scale": "quick", "seed": 0}
+    built, data = page.build_page(
+        results, claims.judge(results), settings, {}, {"seconds": 1.0, "peak_memory_mb": 2.0}
+    )
+    assert "kappa" not in {t["name"] for t in data}
+    html = reproduction_html(built)
+    assert html.count("<figure") == 6
+    assert "One model for both players, and kappa" not in html

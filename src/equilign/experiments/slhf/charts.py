@@ -106,7 +106,9 @@ def refinement_charts(results: Results) -> list[LineChart]:
 
 
 def kappa_charts(results: Results) -> list[LineChart]:
-    """Leader and Follower against kappa."""
+    """Leader and Follower against kappa; nothing where the scale has no sweep."""
+    if not results.sweep:
+        return []
     x = [s.kappa for s in results.sweep]
     lines = []
     for label, values in (

@@ -169,6 +169,9 @@ def only_followers(results: Results) -> Claim:
 
 def kappa_lowers(results: Results) -> Claim:
     """A faster Follower costs the Leader."""
+    claim = "With one model for both players, a larger kappa lowers the Leader."
+    if not results.sweep:
+        return Claim(claim, None, "The sweep over kappa is not part of this scale; full has it.")
     low, high = results.sweep[0], results.sweep[-1]
     shared = [s for s in low.seeds if s in high.seeds]
     least, most = (s.leader()[[list(s.seeds).index(seed) for seed in shared]] for s in (low, high))
@@ -179,7 +182,7 @@ def kappa_lowers(results: Results) -> Claim:
         for s in results.sweep
     )
     return Claim(
-        "With one model for both players, a larger kappa lowers the Leader.",
+        claim,
         sign(found, -1.0),
         f"Win rates over the start model, {words}. Kappa {high.kappa:g} less {low.kappa:g}: "
         f"{said(found)} for the Leader, with the seeds that both have. {RULE} of that difference "

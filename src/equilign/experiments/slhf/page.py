@@ -244,7 +244,8 @@ def tables(results: Results) -> list[Data]:
     found = [_robin_table(results, o) for o in (TRAINING, HELD_OUT)]
     found += [_seed_table(results), _player_table(results)]
     found += [_votes_table(results, o) for o in (TRAINING, HELD_OUT)]
-    found += [_correction_table(results), _half_table(results), _kappa_table(results)]
+    found += [_correction_table(results), _half_table(results)]
+    found += [_kappa_table(results)] if results.sweep else []
     found += [_graph_table(results)]
     found += [_concept_table(results, game, title) for game, title in GAMES.items()]
     found += [_weight_table(results), _sampling_table(results)]
@@ -343,5 +344,6 @@ def build_page(
         ("kappa of the Leader and the Follower", f"{results.kappa:g}"),
         *size_facts(results.scale),
     ]
-    body = PageBody(claims, _SECTIONS, drawn, data, facts)
+    plan = [section for section in _SECTIONS if section[0] != "kappa" or results.sweep]
+    body = PageBody(claims, plan, drawn, data, facts)
     return make_page(HEAD, body, settings, environment, measured), data

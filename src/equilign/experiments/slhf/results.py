@@ -80,7 +80,7 @@ class Results:
         corrections: Follower -> Leader -> win rate of the reply over the answer it was shown,
             ``(seeds, prompts)``.
         curves: curve -> measure -> ``(seeds, prompts, N)``.
-        sweep: by kappa, smallest first.
+        sweep: by kappa, smallest first; empty where the scale has none.
         kl: player -> distance from the start in nats per answer, one per seed.
         pieces: training -> what each seed's recorded.
         half: what the distillation of the half-size model recorded, per seed.
@@ -160,7 +160,7 @@ def read_results(setting: Setting, seeds: Sequence[int], kappa_seeds: Sequence[i
         },
         corrections={f: stacked("corrections", f) for f in judged[0]["corrections"]},
         curves={c: stacked("curves", c) for c in judged[0]["curves"]},
-        sweep=[_sweep(setting, c, kappa_seeds) for c in sweep()],
+        sweep=[_sweep(setting, c, kappa_seeds) for c in sweep() if kappa_seeds],
         kl={
             START: [0.0] * len(seeds),
             **{c.name: [p["kl_nats"] for p in pieces[c.name]] for c in BASELINES},

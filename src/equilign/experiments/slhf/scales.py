@@ -11,7 +11,7 @@ class Scale:
 
     Attributes:
         seeds: runs per method.
-        kappa_seeds: runs of each further kappa, with the first of those seeds.
+        kappa_seeds: runs of each kappa of the sweep, with the first of those seeds; 0 for none.
         rounds: rounds of sample, compare, one optimiser step.
         prompts_per_round: prompts played per round.
         leader_answers: of SLHF's Leader per prompt.
@@ -69,7 +69,7 @@ SCALES: dict[str, Scale] = {
     ),
     "quick": Scale(
         seeds=3,
-        kappa_seeds=1,
+        kappa_seeds=0,
         rounds=100,
         prompts_per_round=4,
         leader_answers=4,
