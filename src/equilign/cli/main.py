@@ -13,6 +13,7 @@ from equilign.errors import EquilignError
 COMMANDS = {
     "demo": ("equilign.cli.demo", "Align the shipped model and open a page that shows it."),
     "diagnose": ("equilign.cli.diagnose", "Is a reward model enough for this preference data?"),
+    "exploit": ("equilign.cli.exploit", "How exploitable is a model? Bounds with intervals."),
     "fit-oracle": ("equilign.cli.fit_oracle", "Train a judge from pairwise preferences."),
     "methods": ("equilign.cli.methods", "Every method: its game, its paper, its maturity."),
     "play": ("equilign.cli.play", "Play a game by learning rules, with their duality gaps."),

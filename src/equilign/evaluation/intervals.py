@@ -28,14 +28,15 @@ def clustered_mean(
     confidence: float = 0.95,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Estimate:
-    """Mean over prompts with Student's t interval on the prompts' own means.
+    """Mean over prompts with an interval on the prompts' own means, see `mean_interval`.
 
-    All comparisons on one prompt share the prompt, so prompts are the independent units.
+    All comparisons on one prompt share the prompt, so prompts are the independent units, and a
+    prompt with more comparisons does not count more.
 
     Args:
         per_prompt: one mean per prompt, shape ``(prompts,)``.
         confidence: coverage aimed at.
-        bounds: range of the quantity; the interval is cut to it.
+        bounds: range of the quantity; infinite ends give Student's t interval.
 
     Raises:
         ValueError: no prompt.
@@ -44,14 +45,57 @@ def clustered_mean(
     if values.size == 0:
         raise ValueError("an interval needs at least one prompt")
     mean = float(values.mean())
-    if values.size == 1:
-        return Estimate(mean, *bounds, 1)
-    half = float(
-        stats.t.ppf(0.5 + confidence / 2, values.size - 1) * values.std(ddof=1) / values.size**0.5
-    )
+    variance = float(values.var(ddof=1)) if values.size > 1 else 0.0
     return Estimate(
-        mean, max(bounds[0], mean - half), min(bounds[1], mean + half), int(values.size)
+        mean, *mean_interval(mean, variance, values.size, confidence, bounds), values.size
     )
+
+
+def mean_interval(
+    mean: float,
+    variance: float,
+    count: int,
+    confidence: float = 0.95,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> tuple[float, float]:
+    """Interval of a mean of independent numbers that lie within ``bounds``.
+
+    Wilson's score interval (Wilson 1927) with the effective number of trials
+    ``p (1 - p) / (variance / count)`` and Student's quantile, as for shares in cluster samples
+    (Korn & Graubard 1998; Dean & Pagano 2015). In the middle of the range it is Student's t
+    interval but for terms of order ``1 / count``. Near an end the spread of a few numbers says
+    little of the spread there is; five prompts that were all won have none. Student's interval is
+    far too short then, and this one is not. Coverage of both was measured, see the page on
+    intervals: with rates that cluster at an end (most prompts at 0, a few far off) and fewer than
+    100 prompts no interval made from the mean and the variance covers 95 %.
+
+    Numbers that are all equal, and not at an end, give an interval of no width: all ties.
+
+    Args:
+        mean: of the numbers.
+        variance: of the numbers, with ``count - 1`` in the denominator; ignored for one.
+        count: how many; one says nothing of their spread, and the interval is the range.
+        confidence: coverage aimed at.
+        bounds: range of the numbers; where an end is infinite, or the mean is outside (numbers
+            that were corrected for something may be), Student's t interval, cut to it.
+    """
+    low, high = bounds
+    if count == 1:
+        return bounds
+    t = float(stats.t.ppf(0.5 + confidence / 2, count - 1))
+    error = variance / count
+    width = high - low
+    if not np.isfinite(width) or not low <= mean <= high:
+        return max(low, mean - t * error**0.5), min(high, mean + t * error**0.5)
+    share, error = (mean - low) / width, error / width**2
+    spread = share * (1.0 - share)
+    inverse = error / spread if spread > 0.0 else 1.0 / count
+    scale = 1.0 + t * t * inverse
+    centre = (share + t * t * inverse / 2.0) / scale
+    half = t / scale * (error + (t * inverse / 2.0) ** 2) ** 0.5
+    # Rounding must not move an end past the mean.
+    ends = min(share, centre - half), max(share, centre + half)
+    return low + width * max(0.0, ends[0]), low + width * min(1.0, ends[1])
 
 
 def wilson(successes: float, trials: int, confidence: float = 0.95) -> Estimate:

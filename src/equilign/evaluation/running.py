@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
-from equilign.evaluation.intervals import Estimate
+from equilign.evaluation.intervals import Estimate, mean_interval
 
 
 @dataclass
@@ -37,13 +36,9 @@ class RunningMean:
     def estimate(
         self, bounds: tuple[float, float] = (0.0, 1.0), confidence: float = 0.95
     ) -> Estimate | None:
-        """Mean with Student's t interval, cut to ``bounds``; None where nothing counted."""
+        """Mean with its interval; None where nothing counted."""
         if self.count == 0:
             return None
-        if self.count == 1:
-            return Estimate(self.mean, *bounds, 1)
-        deviation = (self.squares / (self.count - 1)) ** 0.5
-        half = float(stats.t.ppf(0.5 + confidence / 2, self.count - 1)) * deviation
-        half /= self.count**0.5
-        low, high = max(bounds[0], self.mean - half), min(bounds[1], self.mean + half)
-        return Estimate(self.mean, low, high, self.count)
+        variance = self.squares / (self.count - 1) if self.count > 1 else 0.0
+        ends = mean_interval(self.mean, variance, self.count, confidence, bounds)
+        return Estimate(self.mean, *ends, self.count)

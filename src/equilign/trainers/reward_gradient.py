@@ -80,7 +80,7 @@ class RewardTrainer(GameTrainer):
             self.config.num_generations,
             derive_seed(self.args.seed, self.method, index, number),
         )
-        worth = group_rewards(self.oracle, self.reward_kind, groups)
+        worth, extra = self.worth(index, number, groups)
         rows = [
             {
                 "prompt_index": member,
@@ -91,10 +91,17 @@ class RewardTrainer(GameTrainer):
                 "finished": [c.finished for c in group.completions],
                 "weights": list(group.probabilities()),
                 "rewards": [None if math.isnan(r) else float(r) for r in rewards],
+                **more,
             }
-            for member, group, rewards in zip(members, groups, worth, strict=True)
+            for member, group, rewards, more in zip(members, groups, worth, extra, strict=True)
         ]
         return groups, rows
+
+    def worth(
+        self, index: int, number: int, groups: list[Group]
+    ) -> tuple[list[np.ndarray], list[Row]]:
+        """The reward of every response (nan: no verdict), and what else their rows are to hold."""
+        return group_rewards(self.oracle, self.reward_kind, groups), [{} for _ in groups]
 
     def shaped_rewards(self, rows: Sequence[Row]) -> Tensor:
         """Rewards as they are trained on, ``(prompt, response)``: clipped, cut responses fined."""
