@@ -25,9 +25,15 @@ def test_it_is_the_clustered_mean(size, shift):
     assert found.count == wanted.count == size
 
 
-def test_ends_are_cut_and_one_prompt_says_nothing():
-    assert fed([1.0, 0.9]).estimate().high == 1.0
-    assert fed([0.1, 0.0]).estimate().low == 0.0
+def test_within_a_range_too():
+    values = np.random.default_rng(0).uniform(0.8, 1.0, 9)
+    found, wanted = fed(values).estimate(), clustered_mean(values)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+    assert wanted.high < 1.0
+    assert fed([1.0] * 5).estimate() == clustered_mean(np.ones(5))
+
+
+def test_one_prompt_says_nothing():
     one = fed([0.7]).estimate()
     assert (one.value, one.low, one.high, one.count) == (0.7, 0.0, 1.0, 1)
     assert RunningMean().estimate() is None

@@ -1,6 +1,7 @@
 """Intervals for means of win probabilities."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -82,7 +83,7 @@ def mean_interval(
     low, high = bounds
     if count == 1:
         return bounds
-    t = float(stats.t.ppf(0.5 + confidence / 2, count - 1))
+    t = student(confidence, count - 1)
     error = variance / count
     width = high - low
     if not np.isfinite(width) or not low <= mean <= high:
@@ -96,6 +97,12 @@ def mean_interval(
     # Rounding must not move an end past the mean.
     ends = min(share, centre - half), max(share, centre + half)
     return low + width * max(0.0, ends[0]), low + width * min(1.0, ends[1])
+
+
+@lru_cache(maxsize=4096)
+def student(confidence: float, freedom: int) -> float:
+    """Student's quantile of a two-sided interval."""
+    return float(stats.t.ppf(0.5 + confidence / 2, freedom))
 
 
 def wilson(successes: float, trials: int, confidence: float = 0.95) -> Estimate:
