@@ -21,6 +21,7 @@ COMMANDS = {
     "report": ("equilign.cli.report", "Write the page of a run again."),
     "reproduce": ("equilign.cli.reproduce", "The experiments of a paper, claim by claim."),
     "solve": ("equilign.cli.solve", "The exact solution of a matrix, named game or data file."),
+    "tournament": ("equilign.cli.tournament", "Everybody against everybody, with intervals."),
     "train": ("equilign.cli.train", "Align a model by any method, from a YAML file."),
 }
 """Name -> (module with a click command called `command`, one line of help)."""

@@ -2,10 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import click
 from rich.console import Console
@@ -13,34 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from equilign.cli.console import print_json, round_progress
+from equilign.cli.options import options_of
 from equilign.errors import ConfigError
 from equilign.experiments.refine.config import RefineConfig
 
 
-def _of_config(function: Callable[..., None]) -> Callable[..., None]:
-    """An option for every field of `RefineConfig`, with that field's help and default."""
-    types = get_type_hints(RefineConfig)
-    for f in reversed(fields(RefineConfig)):
-        name, text = f"--{f.name.replace('_', '-')}", str(f.metadata["help"])
-        known = (types[f.name], *get_args(types[f.name]))
-        kind = next((t for t in (bool, int, float) if t in known), str)
-        options: dict[str, Any] = {"help": text}
-        if f.default is MISSING:
-            options["required"] = True
-        elif f.default == ():
-            options["multiple"] = True
-        elif kind is bool:
-            options |= {"is_flag": True, "default": f.default}
-        else:
-            options["default"] = f.default
-        if kind is not bool:
-            options["type"] = kind
-        function = click.option(name, **options)(function)
-    return function
-
-
 @click.command("refine", context_settings={"show_default": True})
-@_of_config
+@options_of(RefineConfig)
 @click.option(
     "--output-dir",
     type=click.Path(path_type=Path),

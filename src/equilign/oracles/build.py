@@ -125,10 +125,11 @@ def _fingerprint(path: Path) -> list[str]:
         files = sorted(p for p in folder.iterdir() if p.is_file())
     else:
         return []
-    return [f"{p.name} {_digest(p)}" for p in files]
+    return [f"{p.name} {file_digest(p)}" for p in files]
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Of a file's content; of one above 32 MB, of its size, beginning and end."""
     size = path.stat().st_size
     digest = blake2b(str(size).encode(), digest_size=12)
     with path.open("rb") as handle:

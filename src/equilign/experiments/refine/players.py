@@ -77,12 +77,18 @@ class Players:
 
     Args:
         config: who plays.
+        like: whose loaded models are used where they are the same.
     """
 
-    def __init__(self, config: RefineConfig) -> None:
+    def __init__(self, config: RefineConfig, like: "Players | None" = None) -> None:
         self.config = config
-        self.models: dict[str, PreTrainedModel] = {}
-        self._adapters: dict[str, str] = {}
+        self.models: dict[str, PreTrainedModel] = {} if like is None else like.models
+        self._adapters: dict[str, str] = {} if like is None else like._adapters
+
+    def forget(self) -> None:
+        """Let go of the models; they are loaded again when they are needed again."""
+        self.models.clear()
+        self._adapters.clear()
 
     def leader(self) -> Player | None:
         """Who answers first; None where answers are given.

@@ -1,0 +1,1 @@
+"""`equilign tournament`: everybody against everybody on the same prompts."""
