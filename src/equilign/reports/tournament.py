@@ -103,31 +103,29 @@ def _content(results: Mapping[str, Any], packed: Packed) -> dict[str, Any]:
 def ranking_table(results: Mapping[str, Any], names: Sequence[str]) -> Table:
     """One row per player, the highest Bradley-Terry score first."""
     fit = results["bradley_terry"]
+    header = ["Player", "Against all others", "Bradley-Terry (nats)", "Lottery", "Played in"]
+    counted = any(results["answers"][name]["tokens"] is not None for name in names)
+    header += ["Characters", *(["Tokens"] if counted else [])]
     rows = []
     for name in names:
         rate, answers = results["against_all"][name], results["answers"][name]
         tokens = answers["tokens"]
         low, high = fit["low"][name], fit["high"][name]
-        rows.append(
-            (
-                name,
-                share(estimate(rate["win_rate"], rate["low"], rate["high"])),
-                f"{fit['scores'][name]:.2f} ({low:.2f} to {high:.2f})",
-                f"{results['lottery'][name]:.2f}",
-                percent(results["lottery_support"][name]),
-                decimal(answers["characters"]["mean"], 0),
-                DASH if tokens is None else decimal(tokens["mean"], 1),
-            )
-        )
-    header = (
-        *("Player", "Against all others", "Bradley-Terry (nats)", "Lottery", "Played in"),
-        *("Characters", "Tokens"),
-    )
+        row = [
+            name,
+            share(estimate(rate["win_rate"], rate["low"], rate["high"])),
+            f"{fit['scores'][name]:.2f} ({low:.2f} to {high:.2f})",
+            f"{results['lottery'][name]:.2f}",
+            percent(results["lottery_support"][name]),
+            decimal(answers["characters"]["mean"], 0),
+            DASH if tokens is None else decimal(tokens["mean"], 1),
+        ]
+        rows.append(row[: len(header)])
     caption = (
         "Ranking, with 95 % intervals; “played in” is the share of resampled sets of prompts in "
         "which the maximal lottery plays the player"
     )
-    return Table(caption, header, rows, 6)
+    return Table(caption, header, rows, len(header) - 1)
 
 
 def cycles_table(results: Mapping[str, Any]) -> Table:

@@ -16,7 +16,7 @@ from equilign.text import visible
 
 MOST_DATA = 4_000_000
 """Bytes of packed data in a page."""
-_CUTS = (20_000, 8000, 4000, 2000, 1400, 1000, 700, 500, 350, 250, 180, 120, 80)
+_CUTS = tuple(round(20_000 / 1.2**n) for n in range(31))
 _SAMPLE = 400
 _TIE = 1e-9
 
@@ -65,8 +65,8 @@ def pack_sheet(sheet: Sheet, most: int = MOST_DATA) -> Packed:
     share = count / len(sample.prompts)
     keep = count
     for cut in _CUTS:
-        # A sample shrinks less well than the whole, so what fits by it may fit.
-        if cut != _CUTS[-1] and len(_pack(sample, cut)) * share > 1.3 * most:
+        # A sample shrinks a little less well than the whole.
+        if cut != _CUTS[-1] and len(_pack(sample, cut)) * share > 1.05 * most:
             continue
         data = _pack(sheet, cut)
         while len(data) > most and cut == _CUTS[-1] and keep > 1:

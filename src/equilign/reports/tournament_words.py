@@ -41,15 +41,31 @@ def _rankings(results: Mapping[str, Any]) -> str:
             f"{winner} beats every other player head to head, so the maximal lottery plays nobody "
             "else"
         )
+        sure = _sure(results, winner)
         if winner == favourite:
-            return f"{words}; it is also the first by Bradley-Terry."
-        return f"{words}. Bradley-Terry, which counts by how much, puts {favourite} first."
+            return f"{words}; it is also the first by Bradley-Terry. {sure}"
+        return f"{words}. Bradley-Terry, which counts by how much, puts {favourite} first. {sure}"
     ordered = sorted(lottery, key=lambda n: -lottery[n])
     mixture = ", ".join(f"{n} ({percent(lottery[n])})" for n in ordered[:5])
     more = f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""
     return (
         f"No player beats every other one. Bradley-Terry puts {favourite} first; the maximal "
         f"lottery plays {mixture}{more}."
+    )
+
+
+def _sure(results: Mapping[str, Any], winner: str) -> str:
+    """Whether the intervals of all its win rates lie above one half."""
+    i = results["players"].index(winner)
+    lows = [low for j, low in enumerate(results["low"][i]) if j != i]
+    open_ones = sum(low is None or low <= 0.5 for low in lows)
+    if not open_ones:
+        return f"The intervals of all its win rates lie above 50{NBSP}%."
+    return (
+        f"Against {open_ones} of the {len(lows)} the interval contains 50{NBSP}%: chance may have "
+        "decided that."
+        if len(lows) > 1
+        else f"But the interval contains 50{NBSP}%: chance may have decided that."
     )
 
 
@@ -114,7 +130,7 @@ def view_words(results: Mapping[str, Any], shown: int, cut: int, texts_cut: int)
     if texts_cut:
         words += (
             f" To keep the page small, {plural(texts_cut, 'text')} longer than {cut:,} characters "
-            f"{_are(texts_cut)} cut."
+            f"{_are(texts_cut)} cut; the search sees what is here."
         )
     if shown < total or texts_cut:
         words += f" The file prompts.jsonl beside this page has everything,{NBSP}whole."

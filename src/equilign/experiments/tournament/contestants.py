@@ -1,6 +1,6 @@
 """Contestants that are models: who answers, and answers that survive a stop."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from equilign.experiments.refine.config import SHIPPED, RefineConfig
 from equilign.experiments.refine.players import Player, Players, find_folder
 from equilign.experiments.tournament.answers import Answer, Answers, Prompts, digest, pack, unpack
 from equilign.experiments.tournament.config import TournamentConfig
-from equilign.experiments.tournament.specs import Entry
+from equilign.experiments.tournament.specs import Entry, PlayerSpec
 from equilign.files import Journal
 from equilign.models import shipped_model_path
 from equilign.oracles.build import file_digest
@@ -22,6 +22,11 @@ from equilign.trainers.rounds import derive_seed
 
 Tell = Callable[[str, int, int], None]
 _ADAPTER = "adapter_config.json"
+_DECISIVE = (
+    *("num_samples", "temperature", "top_p", "max_new_tokens", "max_prompt_tokens"),
+    *("batch_size", "chunk_size", "dtype", "device", "seed"),
+)
+"""Options that decide what a model answers; a refinement has them as well."""
 
 
 @dataclass(frozen=True)
@@ -137,39 +142,41 @@ def make_model(entry: Entry, config: TournamentConfig, like: Players | None) -> 
         ModelError, ConfigError: there is no such model, or it is on no such server.
     """
     spec = entry.spec
-    leader, follower = spec.leader or spec.model, spec.follower
-    rounds = spec.rounds if follower is not None else 0
-    if spec.model is not None and spec.url is None and spec.role == "pair" and is_pair(spec.model):
-        follower, rounds = spec.model, spec.rounds
     own = {**config.settings(), **spec.sampling()}
-    shared = {f for f in RefineConfig.__dataclass_fields__ if f in own} - {"prompts"}
-    options = {k: own[k] for k in shared if k not in ("chat", "max_prompts")}
-    server = {
-        "leader_url": spec.url,
-        "leader_tokenizer": spec.tokenizer,
-        "leader_option": tuple(f"{k}={v}" for k, v in spec.server.items()),
-    }
     with named(entry):
-        refine = RefineConfig(
-            **options,
-            **(server if spec.url is not None else {}),
-            prompts=SHIPPED,  # not read: the tournament has its own
-            leader=leader,
-            follower=follower or str(leader),
-            instruction=spec.instruction,
-            template=spec.template,
-            download=config.download,
-        )
+        refine, rounds = _as_refinement(spec, own, config.download)
         players = Players(refine, like)
         made: dict[str, Any] = {
             "player": {k: v for k, v in spec.settings().items() if k != "server"},
             "weights": _weights(refine, spec.url, rounds),
-            "sampling": dict(sorted(options.items())),
+            "sampling": {k: own[k] for k in _DECISIVE},
         }
         if rounds:
             made["follower_prompt"] = asdict(players.form())
     size = config.chunk_size
     return Model(entry.name, players, rounds, made, own["num_samples"], config.seed, size)
+
+
+def _as_refinement(
+    spec: PlayerSpec, own: Mapping[str, Any], download: bool
+) -> tuple[RefineConfig, int]:
+    """The options of a refinement with the same players, and its rounds; 0: nobody improves."""
+    leader, follower = spec.leader or spec.model, spec.follower
+    rounds = spec.rounds if follower is not None else 0
+    if spec.model is not None and spec.url is None and spec.role == "pair" and is_pair(spec.model):
+        follower, rounds = spec.model, spec.rounds
+    rest: dict[str, Any] = {
+        "prompts": SHIPPED,  # not read: the tournament has its own
+        "leader": leader,
+        "follower": follower or leader,
+        "instruction": spec.instruction,
+        "template": spec.template,
+        "download": download,
+    }
+    if spec.url is not None:
+        rest["leader_url"], rest["leader_tokenizer"] = spec.url, spec.tokenizer
+        rest["leader_option"] = tuple(f"{k}={v}" for k, v in spec.server.items())
+    return RefineConfig(**{k: own[k] for k in _DECISIVE}, **rest), rounds
 
 
 @contextmanager
@@ -205,7 +212,7 @@ def _weights(config: RefineConfig, url: str | None, rounds: int) -> str | None:
     sources = [find_folder(str(config.leader), "leader")]
     if rounds:
         sources.append(find_folder(config.follower, "follower"))
-    found = []
+    found: list[Any] = []
     for source in sources:
         folder = shipped_model_path() if source == SHIPPED else Path(source).expanduser()
         if not folder.is_dir():

@@ -66,17 +66,17 @@ def make_schedule(prompts: Sequence[str], players: Sequence[Answers]) -> Schedul
     right: list[int] = []
     a: list[str] = []
     b: list[str] = []
-    for p in range(len(prompts)):
-        for i, j in combinations(range(len(players)), 2):
-            for x in players[i][p]:
-                for y in players[j][p]:
-                    number.append(p)
-                    left.append(i)
-                    right.append(j)
+    for row in range(len(prompts)):
+        for one, other in combinations(range(len(players)), 2):
+            for x in players[one][row]:
+                for y in players[other][row]:
+                    number.append(row)
+                    left.append(one)
+                    right.append(other)
                     a.append(x.text)
                     b.append(y.text)
-    columns = (np.array(values, dtype=np.int64) for values in (number, left, right))
-    return Schedule(*columns, prompts, a, b)
+    p, i, j = (np.array(values, dtype=np.int64) for values in (number, left, right))
+    return Schedule(p, i, j, prompts, a, b)
 
 
 def unwritten(prompts: int, samples: int, name: str) -> Answers:

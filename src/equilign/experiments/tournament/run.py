@@ -47,8 +47,6 @@ Progress = Callable[[str, int, int, int], None]
 Allow = Callable[[Preview], None]
 
 RESULTS, GAMES, PARTIAL, REPORT = "results.json", "prompts.jsonl", "partial", "report.html"
-_FREE = ("players", "chunk_size")
-"""Options that may change when a run goes on."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class TournamentDirectory(RunDirectory):
     """`RunDirectory` that other players may join."""
 
     def _check_same(self, held: dict[str, Any], config: dict[str, Any], resume: bool) -> None:
-        there, now = ({k: v for k, v in x.items() if k not in _FREE} for x in (held, config))
+        there, now = ({k: v for k, v in x.items() if k != "players"} for x in (held, config))
         super()._check_same(there, now, resume)
 
 
