@@ -52,7 +52,7 @@ def test_long_texts_are_cut_before_prompts_are_left_out():
     few = pack_sheet(sheet, whole // 60)
     assert len(few.data) <= whole // 60
     assert 1 <= few.prompts < 200
-    assert opened(few)["prompts"][-1].startswith(f"prompt {few.prompts - 1} ")
+    assert opened(few)["prompts"][-1].startswith(f"prompt no{few.prompts - 1:05d} ")
 
 
 def test_the_page_says_what_it_leaves_out():

@@ -10,7 +10,7 @@ def made(names=("base", "tuned", "other"), prompts=30, seed=0, words=8):
     """A sheet of random texts and verdicts."""
     rng = np.random.default_rng(seed)
     size = len(names)
-    texts = [f"prompt {p} about {rng.choice(['rivers', 'pubs'])}" for p in range(prompts)]
+    texts = [f"prompt no{p:05d} about {rng.choice(['rivers', 'pubs'])}" for p in range(prompts)]
     answers = [
         [[" ".join(f"{name}{w}" for w in rng.integers(0, 10_000, words))] for _ in texts]
         for name in names

@@ -60,11 +60,15 @@ class Packed:
 
 def pack_sheet(sheet: Sheet, most: int = MOST_DATA) -> Packed:
     """The sheet in at most ``most`` bytes: texts are cut first, and prompts left out last."""
+    sheet = _shown(sheet)
     count = len(sheet.prompts)
     sample = sheet.part(range(0, count, max(1, count // _SAMPLE)))
     share = count / len(sample.prompts)
+    lengths = np.array([len(text) for text in _texts(sheet)])
     keep = count
-    for cut in _CUTS:
+    # The longest cut that cuts something, or the first that cuts nothing.
+    start = max(0, sum(cut >= lengths.max() for cut in _CUTS) - 1)
+    for cut in _CUTS[start:]:
         # A sample shrinks a little less well than the whole.
         if cut != _CUTS[-1] and len(_pack(sample, cut)) * share > 1.05 * most:
             continue
@@ -74,7 +78,18 @@ def pack_sheet(sheet: Sheet, most: int = MOST_DATA) -> Packed:
             data = _pack(sheet.part(range(keep)), cut)
         if len(data) <= most:
             break
-    return Packed(data, keep, cut, _longer(sheet, cut, keep))
+    longer = sum(len(text) > cut for text in _texts(sheet.part(range(keep))))
+    return Packed(data, keep, cut, longer)
+
+
+def _shown(sheet: Sheet) -> Sheet:
+    """With hidden characters made visible."""
+    answers = [[[visible(text) for text in row] for row in player] for player in sheet.answers]
+    return Sheet([visible(text) for text in sheet.prompts], answers, sheet.wins)
+
+
+def _texts(sheet: Sheet) -> list[str]:
+    return [*sheet.prompts, *(t for player in sheet.answers for row in player for t in row)]
 
 
 def _pack(sheet: Sheet, cut: int) -> str:
@@ -91,13 +106,7 @@ def _pack(sheet: Sheet, cut: int) -> str:
 
 
 def _clip(text: str, cut: int) -> str:
-    shown = visible(text)
-    return shown if len(shown) <= cut else f"{shown[:cut]}… ({len(shown) - cut:,} more characters)"
-
-
-def _longer(sheet: Sheet, cut: int, keep: int) -> int:
-    texts = [*sheet.prompts[:keep], *(t for a in sheet.answers for row in a[:keep] for t in row)]
-    return sum(len(visible(text)) > cut for text in texts)
+    return text if len(text) <= cut else f"{text[:cut]}… ({len(text) - cut:,} more characters)"
 
 
 def _verdicts(wins: np.ndarray) -> list[list[int]]:
