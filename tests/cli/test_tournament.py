@@ -134,6 +134,19 @@ def test_files_only(here, drawn, capfd):
     assert row["win_rate"][0][1] == pytest.approx(12 / 21)
 
 
+def test_the_page_again(here, drawn, capfd):
+    arguments = [*players("a.json", "b.json", "c.json"), "--oracle", "judge.yaml"]
+    assert run_here(capfd, *arguments, "--output-dir", "run")[0] == 0
+    first = (here / "run" / "report.html").read_bytes()
+    (here / "run" / "report.html").unlink()
+    assert _exit_code(["report", "run"]) == 0
+    assert capfd.readouterr().out == "run/report.html\n"
+    assert (here / "run" / "report.html").read_bytes() == first
+    (here / "run" / "prompts.jsonl").write_text('{"prompt": "p", "answers": {}, "win_rate": []}\n')
+    assert _exit_code(["report", "run"]) == 2
+    assert "does not hold a tournament's prompts" in capfd.readouterr().err
+
+
 def test_tables_for_people(here, drawn, capfd):
     code, out, err = run_here(capfd, *players("a.json", "b.json"), "--oracle", "judge.yaml")
     assert code == 0, err
@@ -282,6 +295,25 @@ def test_a_paid_judge_is_asked_only_with_consent(here, capfd):
         assert run_here(capfd, *more)[0] == 2
         assert run_here(capfd, *more, "--yes")[0] == 0
         assert len(server.requests) == 16 + 32
+
+
+def test_a_judge_whose_budget_is_gone_goes_on_with_a_larger_one(here, capfd):
+    with CompletionServer(verdict) as server:
+        spec = {"kind": "llm", "model": "m", "base_url": server.url, "api_key_env": None}
+        arguments = [*players("a.json", "b.json"), "--output-dir", "run", "--json", "--yes"]
+        capped = json.dumps({**spec, "max_requests": 6, "concurrency": 1})
+        code, _, err = run_here(capfd, *arguments, "--oracle", capped)
+        assert code == 2
+        assert "the judge's budget is gone (max_requests=6)" in err
+        more = json.dumps({**spec, "max_requests": 99})
+        code, _, err = run_here(capfd, *arguments, "--oracle", more, "--resume")
+        assert code == 0, err
+        assert "questions to ask: 10 (6 already known)" in err
+        assert len(server.requests) == 16
+        other = json.dumps({**spec, "criteria": "Prefer the longer one."})
+        code, _, err = run_here(capfd, *arguments, "--oracle", other, "--resume")
+        assert code == 2
+        assert "criteria" in err
 
 
 # -- models ---------------------------------------------------------------------------------

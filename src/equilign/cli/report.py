@@ -11,9 +11,15 @@ from equilign.errors import DataError
 @click.command("report")
 @click.argument("run", type=click.Path(path_type=Path))
 def command(run: Path) -> None:
-    """Write report.html of RUN again, from its summary.json."""
+    """Write report.html of RUN again, from its summary.json, or a tournament's results.json."""
     from equilign.reports import render_report, save_figures
 
+    if not (run / "summary.json").exists() and (run / "prompts.jsonl").is_file():
+        from equilign.reports.tournament import render_again
+
+        render_again(run)
+        click.echo(str(run / "report.html"))
+        return
     path = run / "summary.json"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))

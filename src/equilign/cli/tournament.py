@@ -62,14 +62,18 @@ def command(
     from equilign.experiments.tournament.judging import Preview
     from equilign.experiments.tournament.run import run_tournament  # torch is imported here
 
+    agreed = max_questions
+
     with round_progress(0) as progress:
 
         def allow(found: Preview) -> None:
+            nonlocal agreed
             progress.console.print(Text(found.words()))
-            if found.estimate is None or yes or found.to_ask <= max_questions:
+            if found.estimate is None or yes or found.to_ask <= agreed:
                 return
             progress.bars.stop()  # it would draw over the question
             _confirm(found.to_ask)
+            agreed = found.to_ask
             if progress.console.is_terminal:
                 progress.bars.start()
 

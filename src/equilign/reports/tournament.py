@@ -1,16 +1,18 @@
 """The page of a tournament: who beats whom, how sure that is, and every prompt's answers."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from equilign.errors import DataError
 from equilign.files import write_atomically
 from equilign.reports.content import flat_rows
 from equilign.reports.page import _environment, _package_file, _policy
 from equilign.reports.tables import Table
-from equilign.reports.tournament_data import MOST_DATA, Packed, Sheet, pack_sheet
+from equilign.reports.tournament_data import MOST_DATA, Packed, Sheet, pack_sheet, read_sheet
 from equilign.reports.tournament_figures import (
     TournamentFigure,
     inline_figure,
@@ -20,7 +22,7 @@ from equilign.reports.tournament_figures import (
 from equilign.reports.tournament_words import estimate, judge_words, lead, view_words
 from equilign.reports.words import DASH, decimal, duration, interval, percent, plural, share
 
-__all__ = ["Sheet", "render_tournament", "tournament_html"]
+__all__ = ["Sheet", "render_again", "render_tournament", "tournament_html"]
 
 MOST_BYTES = 5_000_000
 """A page stays below."""
@@ -43,6 +45,22 @@ def render_tournament(results: Mapping[str, Any], sheet: Sheet, folder: Path) ->
     written = [path for f in figures for path in save_figure(f, folder / "figures")]
     write_atomically(folder / "report.html", tournament_html(results, sheet, figures).encode())
     return written
+
+
+def render_again(folder: Path) -> list[Path]:
+    """`render_tournament` from the files of a finished tournament.
+
+    Raises:
+        DataError: they are not those of a finished tournament.
+    """
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        names = [str(name) for name in results["players"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder} holds no finished tournament: {error!r}") from error
+    sheet = read_sheet(folder / "prompts.jsonl", names)
+    return render_tournament({**results, "environment": environment}, sheet, folder)
 
 
 def tournament_html(

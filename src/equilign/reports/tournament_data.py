@@ -9,9 +9,12 @@ import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from equilign.errors import DataError
+from equilign.files import read_jsonl
 from equilign.text import visible
 
 MOST_DATA = 4_000_000
@@ -39,6 +42,28 @@ class Sheet:
         """Some prompts of it."""
         picked = [[player[p] for p in rows] for player in self.answers]
         return Sheet([self.prompts[p] for p in rows], picked, self.wins[list(rows)])
+
+
+def read_sheet(path: Path, names: Sequence[str]) -> Sheet:
+    """The sheet in a tournament's ``prompts.jsonl``.
+
+    Args:
+        path: one prompt per line, with ``prompt, answers, win_rate``.
+        names: of the players, in order.
+
+    Raises:
+        DataError: it is no such file.
+    """
+    rows = read_jsonl(path)
+    try:
+        wins = np.array([row["win_rate"] for row in rows], dtype=np.float64)
+        answers = [[row["answers"][name] for row in rows] for name in names]
+        sheet = Sheet([row["prompt"] for row in rows], answers, wins)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} does not hold a tournament's prompts: {error!r}") from error
+    if wins.shape != (len(rows), len(names), len(names)):
+        raise DataError(f"{path} holds the prompts of another tournament")
+    return sheet
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,23 @@ def paid_judges(spec: Any) -> list[LLMJudgeConfig]:  # noqa: ANN401 - a part of 
     return [judge for item in spec.values() for judge in paid_judges(item)]
 
 
+_PATIENCE = (
+    *("api_key_env", "concurrency", "timeout", "tries", "give_up_after"),
+    *("max_requests", "max_total_tokens", "max_cost", "price_prompt", "price_completion"),
+)
+"""Options of a language model as the judge that change no verdict."""
+
+
+def decisive(spec: Any) -> Any:  # noqa: ANN401 - a part of a specification
+    """A specification without what changes no verdict, such as a budget that was raised."""
+    if isinstance(spec, list):
+        return [decisive(item) for item in spec]
+    if not isinstance(spec, Mapping):
+        return spec
+    left_out = ("cache", *(_PATIENCE if spec.get("kind") == "llm" else ()))
+    return {k: decisive(v) for k, v in spec.items() if k not in left_out}
+
+
 def _estimate(
     judges: Sequence[LLMJudgeConfig], rows: Sequence[tuple[str, str, str]], guess: int | None
 ) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from equilign.experiments.tournament.judging import (
     VERDICTS,
     Preview,
     ask,
+    decisive,
     make_schedule,
     preview,
     recorded,
@@ -54,7 +55,9 @@ class TournamentDirectory(RunDirectory):
     """`RunDirectory` that other players may join."""
 
     def _check_same(self, held: dict[str, Any], config: dict[str, Any], resume: bool) -> None:
-        there, now = ({k: v for k, v in x.items() if k != "players"} for x in (held, config))
+        there, now = (
+            {**x, "players": None, "oracle": decisive(x.get("oracle"))} for x in (held, config)
+        )
         super()._check_same(there, now, resume)
 
 
@@ -268,7 +271,7 @@ def _finished(task: Tournament) -> dict[str, Any] | None:
 
 def _fingerprint(task: Tournament) -> str:
     made = [(name, task.made(name)) for name in task.names]
-    return digest([made, task.spec, task.prompts.digest, task.config.seed])
+    return digest([made, decisive(task.spec), task.prompts.digest, task.config.seed])
 
 
 def _play(task: Tournament, found: Preview, began: float, progress: Progress) -> dict[str, Any]:
