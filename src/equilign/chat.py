@@ -40,6 +40,18 @@ def as_text(prompt: Prompt) -> str:
     )
 
 
+def prompt_text(prompt: Prompt) -> str:
+    """The prompt as plain text, for oracles and for people.
+
+    A single user message is its content; longer chats are ``role: content`` lines.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1:
+        return prompt[0]["content"]
+    return "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
+
+
 def check_messages(value: Any, name: str, where: str) -> list[Message]:  # noqa: ANN401
     """``value`` as chat messages, with nothing but a role and a content each.
 

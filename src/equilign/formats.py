@@ -37,6 +37,7 @@ __all__ = [
     "Prompt",
     "Rows",
     "ScoredGroup",
+    "answer_pairs",
     "as_messages",
     "as_text",
     "is_conversational",
@@ -167,6 +168,36 @@ def preference_pairs(rows: Iterable[Mapping[str, Any]]) -> list[PreferencePair]:
     return found
 
 
+def answer_pairs(rows: Iterable[Mapping[str, Any]]) -> list[tuple[Prompt, str, str]]:
+    """Every two different answers to a prompt, whatever is known about who wins.
+
+    Args:
+        rows: preference rows, or rows with ``prompt`` and ``completions`` (two or more), such as
+            those that a training run writes.
+
+    Returns:
+        Prompt and two answers.
+
+    Raises:
+        DataError: a row is neither, or malformed; names file, row and column.
+    """
+    found: list[tuple[Prompt, str, str]] = []
+    for where, row in _located(rows):
+        if _has(row, "completions"):
+            prompt, texts = _answers(row, where)
+            found += [(prompt, a, b) for a, b in combinations(dict.fromkeys(texts), 2)]
+        elif _has(row, "chosen", "rejected"):
+            pair = _pair(row, where)
+            if pair.chosen != pair.rejected:
+                found.append((pair.prompt, pair.chosen, pair.rejected))
+        else:
+            raise DataError(
+                f'{where}: two answers are needed: "chosen" and "rejected", or "prompt" and '
+                f'"completions"; {_columns(row)}. {CURE}'
+            )
+    return found
+
+
 def scored_groups(rows: Iterable[Mapping[str, Any]]) -> list[ScoredGroup]:
     """Groups from rows in scored-group format; the files in ``rounds/`` of a run are such rows.
 
@@ -278,16 +309,20 @@ def _implicit_text(chosen: str, rejected: str, where: str) -> PreferencePair:
     return PreferencePair(prompt, a, b)
 
 
-def _group(row: Mapping[str, Any], where: str) -> ScoredGroup:
+def _answers(row: Mapping[str, Any], where: str) -> tuple[Prompt, tuple[str, ...]]:
     if row.get("prompt") is None:
-        raise DataError(f'{where}: a scored group needs a "prompt"; {_columns(row)}')
+        raise DataError(f'{where}: a group of answers needs a "prompt"; {_columns(row)}')
     prompt = check_prompt(row["prompt"], where)
     answers = row["completions"]
     if not isinstance(answers, list) or len(answers) < 2:
         raise DataError(
             f'{where}: "completions" is {excerpt(answers)}; it must be a list of two or more'
         )
-    texts = tuple(check_answer(a, "completions", where, prompt) for a in answers)
+    return prompt, tuple(check_answer(a, "completions", where, prompt) for a in answers)
+
+
+def _group(row: Mapping[str, Any], where: str) -> ScoredGroup:
+    prompt, texts = _answers(row, where)
     return ScoredGroup(prompt, texts, _matrix(row["prefs"], len(texts), where))
 
 

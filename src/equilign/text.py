@@ -5,6 +5,7 @@ characters without width, half of a surrogate pair. `visible` keeps what can be 
 the rest into backslash escapes, so that a terminal or a page shows what is really there.
 """
 
+import hashlib
 import re
 
 _INVISIBLE = (
@@ -51,3 +52,13 @@ def visible(text: str, newlines: bool = True) -> str:
         The text with each such character replaced: ``\x1b``, ``\u202e``, ``\U000e0041``.
     """
     return (_HIDDEN_BUT_LAYOUT if newlines else _HIDDEN).sub(_escape, text)
+
+
+def text_hash(text: str) -> bytes:
+    """128 bits of BLAKE2b; any string, also one with half of a surrogate pair."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def storable(text: str) -> str:
+    """Text as a database can hold it: half of a surrogate pair becomes a backslash escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -22,7 +22,8 @@ from equilign.oracles import CallableOracle, ScoredOracle, compare_symmetric, sc
 from equilign.oracles.cache import CachedOracle
 from equilign.oracles.database import Database
 from equilign.oracles.llm_judge import LLMJudge
-from equilign.oracles.verdict_store import Question, VerdictStore, content_key, text_hash
+from equilign.oracles.verdict_store import Question, VerdictStore, content_key
+from equilign.text import text_hash
 from tests.oracles.judge_server import (
     VALUE,
     Hang,

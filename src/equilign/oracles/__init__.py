@@ -14,6 +14,7 @@ from equilign.oracles.base import (
 from equilign.oracles.build import build_oracle
 from equilign.oracles.cache import CachedOracle, CacheStatistics
 from equilign.oracles.ensemble import Ensemble
+from equilign.oracles.human import Human
 from equilign.oracles.llm_config import LLMJudgeConfig
 from equilign.oracles.llm_judge import JudgeStatistics, LLMJudge
 from equilign.oracles.llm_prompt import JudgePrompt
@@ -47,6 +48,7 @@ __all__ = [
     "CachedOracle",
     "CallableOracle",
     "Ensemble",
+    "Human",
     "JudgePrompt",
     "JudgeStatistics",
     "LLMJudge",

@@ -7,6 +7,7 @@
 | `panel` | `attributes` (name -> specification that scores, or a function), `weights` |
 | `python` | `function` ("module:name" or "file.py:name"), `returns`, `scale` |
 | `llm` | as `equilign.oracles.llm_judge.LLMJudge` |
+| `human` | as `equilign.oracles.Human` |
 | `tabular` | `game` (name, file or matrix) or `games` (prompt -> game), `texts` |
 
 Any of them may have `cache`, a SQLite file that keeps every verdict. Paths are relative to the file
@@ -240,6 +241,14 @@ def _llm(options: Options, context: Context) -> Oracle:
     return LLMJudge(**options)
 
 
+def _human(options: Options, context: Context) -> Oracle:
+    from equilign.oracles.human import Human
+
+    _check("human", options, ("database",), ("min_answers", "enough", "timeout", "budget", "poll"))
+    rest = {k: v for k, v in options.items() if k != "database"}
+    return Human(context.place(str(options["database"])), **rest)
+
+
 def _tabular(options: Options, context: Context) -> Oracle:
     from equilign.games import PreferenceGame
 
@@ -281,6 +290,7 @@ KINDS: dict[str, Builder] = {
     "panel": _panel,
     "python": _python,
     "llm": _llm,
+    "human": _human,
     "tabular": _tabular,
 }
 """Kind -> builder."""

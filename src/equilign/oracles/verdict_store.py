@@ -1,6 +1,5 @@
 """Verdicts by content, and who is asking for which: what `CachedOracle` keeps on disk."""
 
-import hashlib
 import os
 import socket
 import sqlite3
@@ -16,14 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from equilign.oracles.database import Database
+from equilign.text import storable, text_hash
 
 Key = tuple[bytes, bytes, bytes]
 """Hashes of the prompt and of both answers, in the order asked; one answer alone for a score."""
-
-
-def text_hash(text: str) -> bytes:
-    """128 bits of BLAKE2b; any string, also one with half of a surrogate pair."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def content_key(prompt: str, a: str, b: str | None) -> Key:
@@ -167,7 +162,7 @@ class VerdictStore:
         texts = [question.prompt, question.a, *([] if question.b is None else [question.b])]
         connection.executemany(
             "INSERT OR IGNORE INTO texts VALUES (?, ?)",
-            [(h, _storable(t)) for h, t in zip(question.key, texts, strict=False)],
+            [(h, storable(t)) for h, t in zip(question.key, texts, strict=False)],
         )
         connection.execute(
             "INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)",
@@ -201,10 +196,6 @@ def _count_abstention(connection: sqlite3.Connection, judge: str) -> None:
         "INSERT INTO abstentions VALUES (?, 1) ON CONFLICT (judge) DO UPDATE SET times=times+1",
         (judge,),
     )
-
-
-def _storable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def unique(questions: Iterable[Question]) -> list[Question]:

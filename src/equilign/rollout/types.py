@@ -5,9 +5,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-Message = dict[str, str]
-Prompt = str | list[Message]
-"""Plain text, or chat messages (which the model's chat template then renders)."""
+from equilign.chat import Message, Prompt, prompt_text
+
+__all__ = [
+    "Completion",
+    "Group",
+    "Message",
+    "MixtureSampler",
+    "Prompt",
+    "Sampler",
+    "prompt_text",
+]
 
 
 @dataclass(frozen=True)
@@ -75,15 +83,3 @@ class MixtureSampler(Sampler, Protocol):
             seed: the same responses for the same seed and weights.
         """
         ...
-
-
-def prompt_text(prompt: Prompt) -> str:
-    """The prompt as plain text, for oracles and for people.
-
-    A single user message is its content; longer chats are ``role: content`` lines.
-    """
-    if isinstance(prompt, str):
-        return prompt
-    if len(prompt) == 1:
-        return prompt[0]["content"]
-    return "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
