@@ -77,11 +77,6 @@ class Handler(BaseHTTPRequestHandler):
     server_version = "equilign"
     sys_version = ""
 
-    def setup(self) -> None:
-        """Give up on clients that do not send their request."""
-        self.timeout = self.server.patience
-        super().setup()
-
     def do_GET(self) -> None:
         """Serve the page."""
         self._serve(self._page)

@@ -265,7 +265,10 @@ class LabelStore:
                 "x.a_left, x.seconds, x.created, x.undone FROM answers x "
                 f"JOIN pairs p ON p.id=x.pair {where} ORDER BY x.id"
             ).fetchall()
-        return [Answer(*r[:8], None if r[8] is None else bool(r[8]), *r[9:]) for r in rows]
+        return [
+            Answer(*(bool(v) if i == 8 and v is not None else v for i, v in enumerate(r)))
+            for r in rows
+        ]
 
     def note(self, name: str, value: str | None = None) -> str | None:
         """A named remark in the file; ``value`` replaces it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from equilign.chat import Prompt
+from equilign.chat import Prompt, is_conversational
 from equilign.errors import DataError
 from equilign.formats import PreferencePair, preference_pairs, preference_rows
 from equilign.labelling.rows import add_pair, count_again, pair_key
@@ -58,7 +58,7 @@ def pair_rows(store: LabelStore, *, ties: bool = True) -> list[dict[str, Any]]:
         pairs.append(texts.pair(number, share))
         names = sorted({a.annotator for a in answers})
         more.append({"votes": votes, "annotator": ", ".join(names)})
-    return [{**row, **m} for row, m in zip(preference_rows(pairs), more, strict=True)]
+    return [{**row, **m} for row, m in zip(_rows(pairs), more, strict=True)]
 
 
 def answer_rows(store: LabelStore, *, skips: bool = False) -> list[dict[str, Any]]:
@@ -74,10 +74,13 @@ def answer_rows(store: LabelStore, *, skips: bool = False) -> list[dict[str, Any
     texts = _Texts(store)
     answers = [a for a in store.answers() if skips or a.value is not None]
     pairs = [texts.pair(a.pair, 0.5 if a.value is None else a.value) for a in answers]
-    return [
-        {**row, **_about(answer)}
-        for row, answer in zip(preference_rows(pairs), answers, strict=True)
-    ]
+    return [{**row, **_about(answer)} for row, answer in zip(_rows(pairs), answers, strict=True)]
+
+
+def _rows(pairs: list[PreferencePair]) -> list[dict[str, Any]]:
+    """All chat or all plain text, as a data set must be: one chat makes all of them chats."""
+    chat = any(is_conversational(p.prompt) for p in pairs)
+    return preference_rows(pairs, conversational=chat)
 
 
 def _about(answer: Answer) -> dict[str, Any]:
