@@ -8,7 +8,7 @@ const NAME = "equilign-label-name";
 const KEYS = {
   ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie", t: "tie", s: "skip", u: "undo",
 };
-const SAID = { left: "Left it is.", right: "Right it is.", tie: "A tie.", skip: "Skipped." };
+const SAID = { left: "Stored.", right: "Stored.", tie: "Stored as a tie.", skip: "Skipped." };
 
 let annotator = "";
 let comparison = null;
