@@ -27,6 +27,7 @@ class Crowd:
     """People who answer over the page's server while something waits for them."""
 
     def __init__(self, store, serve, count=1, choose=by_length):
+        self.store = store
         server = serve(store)
         store.note("url", server.url)
         self.done = threading.Event()
@@ -62,7 +63,7 @@ class Crowd:
 
     @property
     def answers(self):
-        return sum(len(p.acknowledged) for p in self.people)
+        return len(self.store.answers())
 
 
 def human(path, told=None, **options):
@@ -199,6 +200,32 @@ def test_answers_of_a_run_that_was_stopped_are_not_asked_again(path, serve):
     told = []
     assert human(path, told).compare(PROMPTS, A, B).tolist() == [1.0, 0.0, 0.0]
     assert told == []
+
+
+def test_an_answer_taken_back_is_waited_for_again(path):
+    """Of two answers one is taken back before the second is there: the call goes on waiting."""
+    store, told = LabelStore(path), []
+    found = []
+    oracle = human(path, told)
+    waiting = threading.Thread(
+        target=lambda: found.append(oracle.compare(["p", "q"], ["a", "c"], ["b", "d"]))
+    )
+    waiting.start()
+    for key in ("first", "second"):
+        while (shown := store.assign("ann")) is None:
+            time.sleep(0.01)
+        if key == "first":
+            store.answer("ann", shown.pair, "tie", key)
+            time.sleep(0.1)
+            store.undo("ann", key)
+            other = store.assign("bob")
+            store.answer("bob", other.pair, "tie", "bob's")
+            time.sleep(0.3)
+            assert found == [], "one of two is not enough"
+        else:
+            store.answer("ann", shown.pair, "tie", key)
+    waiting.join(timeout=30)
+    assert found[0].tolist() == [0.5, 0.5]
 
 
 def test_answers_from_a_file_count(path):

@@ -202,6 +202,18 @@ def test_a_server_on_all_addresses(store, serve):
     assert ask(server, headers=headers)[0] == 403
 
 
+def test_a_server_on_the_other_loopback(store, serve):
+    store.add(questions(1))
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server = serve(store, host="::1")
+    assert server.url == f"http://[::1]:{server.port}/"
+    assert ask(server, host="::1")[0] == 200
+    assert ask(server, host="::1", headers={"Host": "evil.example"})[0] == 403
+
+
 @pytest.mark.parametrize(
     "path",
     [

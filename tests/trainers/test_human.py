@@ -89,7 +89,7 @@ def test_rounds_wait_for_people_and_go_on(tmp_path, page):
         if a != b
     }
     assert sum(len(p.acknowledged) for p in people) == len(asked), "each pair once, in one order"
-    assert any(line.startswith("waiting for people: 0 of ") for line in told)
+    assert any(line.startswith("people answered ") for line in told)
 
 
 def test_a_run_that_was_stopped_while_it_waited_goes_on(tmp_path, page):

@@ -136,7 +136,9 @@ class Human:
             self._tell(self._message(asked, done))
         while len(done) < goal and time.monotonic() < deadline:
             time.sleep(min(self.poll, max(0.0, deadline - time.monotonic())))
-            done = self._done(asked)
+            done |= self._done([p for p in asked if p not in done])
+            if len(done) >= goal:
+                done = self._done(asked)  # somebody may have taken an answer back
             if time.monotonic() - told >= self._tell_every and len(done) < goal:
                 told = time.monotonic()
                 self._tell(self._message(asked, done))
