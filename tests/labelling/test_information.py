@@ -69,6 +69,8 @@ def test_information_of_one_vote_is_the_enumerated_one(name):
     np.testing.assert_allclose(told, exact, rtol=1e-5 if not RECORDS[name] else 0.12)
     p = expit(scores[:, i] - scores[:, j])
     np.testing.assert_allclose(fisher, weights @ (p * (1 - p)), rtol=0.1)
+    for k in range(3):
+        assert most_informative([votes], [[k]], 1)[0][1:] == (k, pytest.approx(told[k]))
     chosen = most_informative([votes], [range(3)], budget=1)
     assert exact[chosen[0][1]] == pytest.approx(max(exact), rel=0.02)
 

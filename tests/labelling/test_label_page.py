@@ -214,6 +214,32 @@ def test_with_a_token(visit, site):
     assert "printed" in bare.locator("body").text_content()
 
 
+def test_an_answer_that_is_not_let_in_waits_for_the_next_visit(visit, site, store):
+    page = visit(site(questions(2)), "ann", expect_errors=True)
+    mine(page, 0)
+    page.route("**/api/answer", lambda route: route.fulfill(status=401, json={"error": "no"}))
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#message")).to_have_text("no")
+    assert store.answers() == []
+    page.unroute("**/api/answer")
+    page.reload()
+    mine(page, 1)
+    assert len(store.answers()) == 1
+
+
+def test_buttons_keep_the_focus(visit, site, store):
+    page = visit(site(questions(3)), "ann")
+    mine(page, 0)
+    page.locator("#choose-tie").focus()
+    for number in (1, 2, 3):
+        page.keyboard.press("Enter")
+        mine(page, number)
+        expect(page.locator("#choose-tie")).to_be_focused()
+    page.keyboard.press("Enter")  # nothing left to answer
+    page.wait_for_timeout(100)
+    assert len(store.answers()) == 3
+
+
 @pytest.mark.parametrize("width", [320, 1100])
 def test_no_horizontal_scroll(visit, site, width):
     page = visit(site([("prompt " * 60, "word " * 300, "x" * 900)]), "ann", width=width)

@@ -99,3 +99,19 @@ def test_the_token_is_printed_once_where_others_can_reach_it(process, quick_fold
     store = LabelStore(server.database)
     assert token not in (store.note("url") or token), "it stays out of the file"
     store.close()
+
+
+def test_the_address_with_the_token_works_after_a_restart(process, quick_folder, pairs_file):
+    options = ("--require-token",)
+    server = process(quick_folder / "l.sqlite", pairs_file(2), options=options)
+    url = server.start()["url"]
+    kept = quick_folder / "l.sqlite.token"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    server.kill()
+    assert server.start()["url"] == url
+    server.kill()
+    server.options = ("--new-token",)
+    other = server.start()["url"]
+    assert "?token=" in other
+    assert other != url
+    server.stop()

@@ -79,19 +79,21 @@ def test_what_is_exported_can_be_diagnosed(voted, tmp_path):
 def test_plain_preference_rows(store):
     rows = [
         {"prompt": "p", "chosen": "a", "rejected": "b"},
+        {"prompt": "p", "chosen": "a", "rejected": "b"},
         {"prompt": "p", "chosen": "b", "rejected": "a"},
         {"prompt": "p", "chosen": "a", "rejected": "b", "chosen_prob": 0.75, "votes": 4},
         {"prompt": "p", "chosen": "a", "rejected": "a"},
         {"prompt": "q", "chosen": "x", "rejected": "y", "annotator": "dora", "tie": True},
     ]
     done = import_rows(store, rows, annotator="crowd")
-    assert (done.answers, done.pairs) == (4, 2)
+    assert (done.answers, done.pairs) == (5, 2), "the same row twice in a file is two votes"
     p, q = store.tallies([("p", "a", "b"), ("q", "x", "y")])
-    assert (p.votes, p.share) == (6, pytest.approx((1 + 0 + 4 * 0.75) / 6))
+    assert (p.votes, p.share) == (7, pytest.approx((2 + 0 + 4 * 0.75) / 7))
     assert (q.votes, q.share) == (1, 0.5)
-    assert {a.annotator for a in store.answers()} == {"crowd", "crowd #2", "crowd #3", "dora"}
-    assert import_rows(store, rows, annotator="crowd").repeated == 4
-    assert store.tallies([("p", "b", "a")])[0].share == pytest.approx(1 - 4 / 6)
+    crowd = {"crowd", "crowd #2", "crowd #3", "crowd #4"}
+    assert {a.annotator for a in store.answers()} == {*crowd, "dora"}
+    assert import_rows(store, rows, annotator="crowd").repeated == 5
+    assert store.tallies([("p", "b", "a")])[0].share == pytest.approx(1 - 5 / 7)
 
 
 def test_an_answer_of_the_same_person_stays(voted):

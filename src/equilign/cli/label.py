@@ -1,6 +1,5 @@
 """`equilign label`."""
 
-import secrets
 import signal
 import sys
 import threading
@@ -66,6 +65,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON object on
 @click.option("--question", default=None, help="What people are asked.")
 @click.option("--lease", type=float, default=600.0, help="Seconds a comparison is kept for one.")
 @click.option("--require-token", is_flag=True, help="A token also on loopback.")
+@click.option("--new-token", is_flag=True, help="A token, and not the one of earlier starts.")
 @click.option("--allow-host", multiple=True, help="A further name of this server (repeatable).")
 @click.option("--threads", type=click.IntRange(1, 256), default=32, help="Requests at once.")
 @click.option("--until-done", is_flag=True, help="Stop when everything is answered.")
@@ -84,6 +84,7 @@ def serve(  # noqa: PLR0913 - options
     question: str | None,
     lease: float,
     require_token: bool,
+    new_token: bool,
     allow_host: tuple[str, ...],
     threads: int,
     until_done: bool,
@@ -95,7 +96,7 @@ def serve(  # noqa: PLR0913 - options
     Without FILES it shows what the database holds: earlier comparisons, and questions of a training
     run whose oracle is of kind `human`. Stop it with Ctrl-C; go on by starting it again.
     """
-    from equilign.labelling.access import is_loopback
+    from equilign.labelling.access import is_loopback, kept_token
     from equilign.labelling.server import LabelServer
     from equilign.labelling.store import LabelStore
 
@@ -103,7 +104,8 @@ def serve(  # noqa: PLR0913 - options
     added = _add_files(store, files, overlap)
     asked = question or store.note("question") or "Which answer is better?"
     store.note("question", asked)
-    token = secrets.token_urlsafe(24) if require_token or not is_loopback(host) else None
+    guarded = require_token or new_token or not is_loopback(host)
+    token = kept_token(database, new=new_token) if guarded else None
     server = LabelServer(
         store, host, port, token=token, question=asked, names=allow_host, threads=threads
     )

@@ -2,11 +2,16 @@
 
 import hmac
 import ipaddress
+import os
+import secrets
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
 from urllib.parse import urlsplit
+
+from equilign.errors import ConfigError
 
 
 def is_loopback(host: str) -> bool:
@@ -29,6 +34,31 @@ def split_host(value: str) -> tuple[str, int | None] | None:
     if not name or parts.netloc != value or "@" in value or parts.path or parts.query:
         return None
     return name.lower(), port
+
+
+def kept_token(database: Path, *, new: bool = False) -> str:
+    """The token of a file of answers, beside it and for its owner's eyes only.
+
+    It is kept, so that the address people were given works after a restart.
+
+    Args:
+        database: the file of answers.
+        new: make another one; the old address works no more.
+
+    Raises:
+        ConfigError: the token cannot be read or written.
+    """
+    path = database.with_name(database.name + ".token")
+    try:
+        if not new and path.exists() and (token := path.read_text(encoding="ascii").strip()):
+            return token
+        token = secrets.token_urlsafe(24)
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
+            handle.write(token + "\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot keep the token in {path}: {error}") from error
+    return token
 
 
 @dataclass(frozen=True)

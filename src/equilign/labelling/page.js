@@ -8,6 +8,8 @@ const NAME = "equilign-label-name";
 const KEYS = {
   ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie", t: "tie", s: "skip", u: "undo",
 };
+// Answers that can never be stored, such as one to a pair that was answered in another window.
+const FINAL = new Set([400, 404, 409]);
 const SAID = { left: "Stored.", right: "Stored.", tie: "Stored as a tie.", skip: "Skipped." };
 
 let annotator = "";
@@ -62,10 +64,12 @@ async function call(path, body) {
 }
 
 function enable() {
+  // Not `disabled`, which would take the focus away from who works with the tab key.
+  const set = (id, off) => $(id).setAttribute("aria-disabled", String(off));
   for (const name of ["left", "right", "tie", "skip"]) {
-    $(`choose-${name}`).disabled = busy || comparison === null;
+    set(`choose-${name}`, busy || comparison === null);
   }
-  $("undo").disabled = busy || last === null;
+  set("undo", busy || last === null);
 }
 
 function show(found) {
@@ -138,8 +142,9 @@ async function send(answer) {
     show(await insist("/api/answer", answer, true));
     say(SAID[answer.choice]);
   } catch (error) {
-    // Refused for good, such as a comparison that was answered in another window.
     say(error.message, false);
+    // Not let in (a new token, say): the answer waits here until the page is opened again.
+    if (!FINAL.has(error.status)) return;
     show(await insist("/api/next", {}, false));
   }
   keep.remove(pendingName());
