@@ -19,6 +19,8 @@ OPTIONS = {
     "chunk_prompts": 2,
     "num_generations": 4,
     "per_device_train_batch_size": 2,
+    "lr_scheduler_type": "constant",
+    "warmup_steps": 0,
 }
 
 
