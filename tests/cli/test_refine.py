@@ -230,7 +230,7 @@ def test_leader_and_follower_on_servers(capfd, chat_model, prompts_file, tmp_pat
             capfd,
             *("--prompts", prompts_file, "--max-prompts", 2, "--rounds", 2),
             *("--leader", "big", "--leader-url", leader.url, "--leader-tokenizer", chat_model),
-            *("--leader-option", "extensions=false", "--instruction", "Now better."),
+            *("--leader-option", "dialect=openai", "--instruction", "Now better."),
             *("--follower", "small", "--follower-url", follower.url),
             *("--follower-tokenizer", chat_model, "--output-dir", tmp_path / "run"),
             *("--max-new-tokens", 9),

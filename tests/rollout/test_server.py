@@ -1,15 +1,18 @@
 """Sampling from a server: the requests it gets, and what becomes of its replies."""
 
+import json
 import time
 from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from equilign.endpoints import Clock, EndpointError
 from equilign.errors import ConfigError, DataError, ModelError
 from equilign.models import load_tokenizer
 from equilign.rollout import SamplingConfig, encode_prompt, score_answers
+from equilign.rollout.dialects import DIALECTS
 from equilign.rollout.encoding import encode_completion
 from equilign.rollout.server import ServedCompletion, ServerOptions, ServerSampler
 from tests.enumerable import END, A, B, tiny_model, tiny_tokenizer
@@ -170,7 +173,7 @@ def test_what_is_asked_for():
 
 def test_strict_servers_get_standard_fields_only():
     with CompletionServer(lambda *_: reply(choice(text=" b"))) as server:
-        sampler = sampler_of(server, extensions=False)
+        sampler = sampler_of(server, dialect="openai")
         sampler.sample(["a"], 1, seed=0)
         sampler.close()
     standard = {"model", "prompt", "n", "max_tokens", "temperature", "top_p", "seed"}
@@ -299,3 +302,74 @@ def test_options_that_cannot_be():
     tokenizer.eos_token = None
     with pytest.raises(ModelError, match=r"ServerOptions\.ends"):
         ServerSampler(tokenizer, CONFIG, ServerOptions("m"))
+
+
+# -- dialects ---------------------------------------------------------------------------------
+
+
+def asked_in(dialect, tokenizer, prompt=CHAT, config=CONFIG, answer=None, **options):
+    """What a server is sent in a dialect."""
+    with CompletionServer(lambda *_: answer or reply(choice(text="Yes."))) as server:
+        sampler = sampler_of(server, tokenizer, config, dialect=dialect, **options)
+        try:
+            sampler.sample([prompt], 1, seed=0)
+        finally:
+            sampler.close()
+    return server.bodies[0]
+
+
+@pytest.mark.parametrize(("temperature", "draws"), [(0.7, True), (0.0, False)])
+def test_transformers_draws_only_where_it_is_told_to(temperature, draws):
+    tokenizer = load_tokenizer("shipped")
+    body = asked_in("transformers", tokenizer, config=replace(CONFIG, temperature=temperature))
+    # Text, although ids are sent by default; no field of vLLM's.
+    assert tokenizer(body["prompt"])["input_ids"] == list(encode_prompt(tokenizer, CHAT))
+    standard = {"model", "prompt", "n", "max_tokens", "temperature", "top_p", "seed"}
+    assert set(body) == {*standard, "generation_config"}
+    assert json.loads(body["generation_config"]) == {
+        "do_sample": draws,
+        "top_k": 0,
+        "repetition_penalty": 1.0,
+        "eos_token_id": [tokenizer.eos_token_id],
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def begins_twice():
+    """A tokenizer that puts the begin token before every text, as Llama's does."""
+    tokenizer = load_tokenizer("shipped")
+    begin = (tokenizer.bos_token, tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin[0]} $A", special_tokens=[begin]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("dialect", ["transformers", "openai"])
+def test_the_begin_token_is_not_doubled(dialect):
+    tokenizer = begins_twice()
+    begin, ids = tokenizer.bos_token_id, list(encode_prompt(tokenizer, CHAT))
+    assert ids[0] == begin != ids[1]
+    sent = asked_in(dialect, tokenizer, send_ids=False)["prompt"]
+    assert tokenizer(sent)["input_ids"] == ids
+    # vLLM is told not to add any, and gets the template's.
+    whole = asked_in("vllm", tokenizer, send_ids=False)["prompt"]
+    assert whole == tokenizer.bos_token + sent
+
+
+def test_a_server_that_reads_other_tokens_is_told():
+    tokenizer = load_tokenizer("shipped")
+    read = len(encode_prompt(tokenizer, CHAT))
+    good = {**reply(choice(text="Yes.")), "usage": {"prompt_tokens": read}}
+    asked_in("transformers", tokenizer, answer=good)
+    bad = {**good, "usage": {"prompt_tokens": read + 1}}
+    with pytest.raises(EndpointError, match=f"read a prompt of {read + 1} tokens that has {read}"):
+        asked_in("transformers", tokenizer, answer=bad)
+    # Ids are what they are, and others count as they like.
+    asked_in("openai", tokenizer, answer=bad)
+
+
+def test_dialects_there_are():
+    with pytest.raises(ConfigError, match=r"dialect = 'vlm'.*vllm, openai, transformers"):
+        ServerOptions("m", dialect="vlm")
+    assert list(DIALECTS) == ["vllm", "openai", "transformers"]

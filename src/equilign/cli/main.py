@@ -101,7 +101,9 @@ def _exit_code(arguments: list[str] | None) -> int:
         return 2
     except EquilignError as error:
         click.echo(f"equilign: {visible(str(error))}", err=True)
-        return 2
+        if error.exit_code == 1:
+            click.echo("equilign: commands with --resume go on from there.", err=True)
+        return error.exit_code
     except ModuleNotFoundError as error:
         extra = next((k for k, names in EXTRAS.items() if error.name in names), None)
         if extra is None:

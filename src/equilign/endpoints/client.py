@@ -232,10 +232,11 @@ class Endpoint:
             self.clock.wait(cancelled, seconds)
 
     def _given_up(self, failure: "Failure", tries: int) -> EndpointError:
+        detail = failure.detail.rstrip(".")
         if failure.final:
-            said = f"{self.shown_url} refused a request: {failure.detail}. "
+            said = f"{self.shown_url} refused a request: {detail}. "
         else:
-            said = f"{self.shown_url} gave no answer in {tries} tries; the last: {failure.detail}. "
+            said = f"{self.shown_url} gave no answer in {tries} tries; the last: {detail}. "
         return EndpointError(
             said + cure(failure, self.api_key_env),
             reason=failure.reason,

@@ -21,6 +21,7 @@ class EndpointError(EquilignError):
     def __init__(self, message: str, *, reason: str, code: str = "", final: bool = False) -> None:
         super().__init__(message)
         self.reason, self.code, self.final = reason, code, final
+        self.exit_code = 2 if final else 1
 
 
 class Failure(Exception):
@@ -64,15 +65,19 @@ def pause_seconds(header: str, now: float) -> float:
 
 def cure(failure: Failure, api_key_env: str | None) -> str:
     """One sentence on what to do."""
+    refused = (
+        "The server does not accept a field of the request: remove it, set what it wants "
+        "instead, or (for a model that answers) name the server's dialect"
+    )
     cures = {
-        "http_400": "The server does not accept an option of the request: remove it, or set "
-        "what it wants instead",
+        "http_400": refused,
+        "http_422": refused,
         "http_401": f"The key was not accepted: check {api_key_env or 'api_key_env'}",
         "http_403": f"The key may not do this: check {api_key_env or 'api_key_env'} and the model",
         "http_404": "The model or the address is unknown there: check model and base_url "
         "(it usually ends in /v1)",
         "http_429": "The account's limit is reached: come back later, or lower concurrency",
-        "connection": "Is the server up, and base_url right?",
+        "connection": "See that the server is up and base_url right",
         "timeout": "Raise timeout, or lower concurrency",
         "cancelled": "The run was stopped",
     }

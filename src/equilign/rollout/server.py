@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from equilign.endpoints import Clock, Endpoint, EndpointError, RetryPolicy, as_they_arrive
 from equilign.errors import ConfigError, DataError, ModelError
+from equilign.rollout.dialects import DIALECTS, asked_of, prompt_as_text
 from equilign.rollout.encoding import cut_at_end, encode_completion, encode_prompt
 from equilign.rollout.generate import SamplingConfig
 from equilign.rollout.types import Completion, Group, Prompt
@@ -44,10 +45,11 @@ class ServerOptions:
         model: as the server knows it.
         base_url: up to and including ``/v1``.
         api_key_env: name of the environment variable with the key; None where none is needed.
-        extensions: use fields that vLLM, SGLang and others add to OpenAI's: token ids in the
-            reply, and sampling without the hidden defaults of the model's ``generation_config``.
-            Turn it off for servers that refuse unknown fields.
-        send_ids: send prompts as token ids; otherwise as text.
+        dialect: which fields beyond OpenAI's the server knows. ``vllm`` (vLLM, SGLang): token ids
+            in the reply, and sampling without the hidden defaults of the model's
+            ``generation_config``. ``transformers`` (``transformers serve``): the latter only.
+            ``openai``: none, for servers that refuse unknown fields.
+        send_ids: send prompts as token ids where the dialect has them; otherwise as text.
         logprobs: ask for the log-probability of each sampled token.
         ends: tokens that end an answer; by default the tokenizer's end-of-sequence token.
         concurrency: requests at a time.
@@ -56,13 +58,13 @@ class ServerOptions:
         extra_body: further fields of the request.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: a number is out of range, or there is no such dialect.
     """
 
     model: str
     base_url: str = "http://localhost:8000/v1"
     api_key_env: str | None = None
-    extensions: bool = True
+    dialect: str = "vllm"
     send_ids: bool = True
     logprobs: bool = False
     ends: frozenset[int] = frozenset()
@@ -74,6 +76,9 @@ class ServerOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.concurrency, int) or self.concurrency < 1:
             raise ConfigError(f"concurrency must be a whole number >= 1; got {self.concurrency!r}")
+        if self.dialect not in DIALECTS:
+            known = ", ".join(DIALECTS)
+            raise ConfigError(f"dialect = {self.dialect!r}; there are: {known}")
         RetryPolicy(timeout=self.timeout, tries=self.tries)
 
 
@@ -105,6 +110,7 @@ class ServerSampler:
         self.config = config
         self.options = options
         self.model = options.model
+        self.dialect = DIALECTS[options.dialect]
         self.endpoint = Endpoint(
             base_url=options.base_url,
             api_key_env=options.api_key_env,
@@ -180,15 +186,17 @@ class ServerSampler:
             choices = reply.get("choices")
             if not isinstance(choices, list) or not choices:
                 raise _unusable(self.endpoint, "a reply without choices")
+            self._check_prompt(reply, ids)
             found += [self._completion(prompt, choice) for choice in choices]
         # Greedy responses are all the same; servers refuse to repeat them.
         return found[:num_samples] if not greedy else found[:1] * num_samples
 
     def _payload(self, prompt: Prompt, ids: tuple[int, ...], n: int, seed: int) -> dict[str, Any]:
         config, options = self.config, self.options
+        asked = asked_of(self.tokenizer, prompt, config.temperature, self.ends)
         payload: dict[str, Any] = {
             "model": self.model,
-            "prompt": list(ids) if options.send_ids else self._text(prompt),
+            "prompt": list(ids) if self._sends_ids else self._text(prompt),
             "n": n,
             "max_tokens": config.max_new_tokens,
             "temperature": config.temperature,
@@ -197,24 +205,30 @@ class ServerSampler:
         }
         if options.logprobs:
             payload["logprobs"] = 1
-        if options.extensions:
-            payload |= {
-                "return_token_ids": True,
-                "return_tokens_as_token_ids": True,
-                "top_k": -1,
-                "min_p": 0.0,
-                "repetition_penalty": 1.0,
-                "stop_token_ids": sorted(self.ends),
-                "add_special_tokens": isinstance(prompt, str),
-            }
+        payload |= self.dialect.extra(asked)
         return payload | dict(options.extra_body)
 
+    @property
+    def _sends_ids(self) -> bool:
+        return self.options.send_ids and self.dialect.takes_ids
+
     def _text(self, prompt: Prompt) -> str:
-        if isinstance(prompt, str):
-            return prompt
-        return str(
-            self.tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-        )
+        return prompt_as_text(self.tokenizer, prompt, self.dialect)
+
+    def _check_prompt(self, reply: Mapping[str, Any], ids: tuple[int, ...]) -> None:
+        """A server that reads other tokens samples from another policy than the one scored."""
+        usage = reply.get("usage")
+        read = usage.get("prompt_tokens") if isinstance(usage, Mapping) else None
+        if self._sends_ids or not self.dialect.counts_prompt or not isinstance(read, int):
+            return
+        if read != len(ids):
+            raise EndpointError(
+                f"{self.endpoint.shown_url} read a prompt of {read} tokens that has {len(ids)} "
+                "here: the tokenizer is not that of the server's model, or the server adds tokens "
+                "of its own. Name the right tokenizer, or use a server that takes token ids",
+                reason="unusable",
+                final=True,
+            )
 
     def _completion(self, prompt: Prompt, choice: object) -> Completion:
         if not isinstance(choice, Mapping) or not isinstance(choice.get("text"), str):

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from equilign.errors import ConfigError, ModelError
-from equilign.experiments.options import check_options
+from equilign.experiments.endpoint import endpoint_sampler, options_of_server
 from equilign.experiments.refine.config import SHIPPED, RefineConfig
 from equilign.models import load_model, load_tokenizer, shipped_model_path
 from equilign.rollout import (
@@ -21,8 +21,6 @@ from equilign.rollout import (
     Prompt,
     Sampler,
     SamplingConfig,
-    ServerOptions,
-    ServerSampler,
     TransformersSampler,
     encode_prompt,
 )
@@ -131,12 +129,13 @@ class Players:
         c = self.config
         sampling = SamplingConfig(c.max_new_tokens, c.temperature, c.top_p, c.batch_size)
         if url is not None:
-            given = check_options(ServerOptions, _assigned(options, role), f"--{role}-option")
-            server = ServerOptions(**{"model": name, "base_url": url, **given})
             found = self._server_tokenizer(role, tokenizer or name)
             limit = self._limit(getattr(found, "model_max_length", None))
             own = replace(sampling, max_prompt_tokens=limit)
-            return Player(name, found, limit, lambda: ServerSampler(found, own, server))
+            spec = {"model": name, "base_url": url, **_assigned(options, role)}
+            place = f"--{role}-option"
+            options_of_server(spec, place)  # a mistake is told before anything is generated
+            return Player(name, found, limit, lambda: endpoint_sampler(spec, found, own, place))
         folder = find_folder(name, role)
         found = load_any_tokenizer(folder, c.download)
         limit = self._limit(_positions(folder, c.download))
