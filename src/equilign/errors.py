@@ -2,7 +2,7 @@
 
 
 class EquilignError(Exception):
-    """Base of every error that the user can put right; the command line exits with 2 on it.
+    """Base of every error that has a cure outside the program.
 
     Attributes:
         exit_code: of a command that ends with it: 2 where the user's input is wrong, else 1.

@@ -556,7 +556,7 @@ def test_nobody_listening_is_a_clear_error():
     judge = LLMJudge(
         "m", url, api_key_env=None, tries=2, give_up_after=1, clock=QuickClock(), max_requests=9
     )
-    with pytest.raises(OracleError, match="Is the server up"):
+    with pytest.raises(OracleError, match="See that the server is up"):
         judge.compare(["p"], ["a"], ["b"])
     judge.close()
 
