@@ -1,6 +1,7 @@
 """The processes of one run: who plays what, and how they wait for each other."""
 
 import atexit
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from equilign.errors import EquilignError
+from equilign.errors import ConfigError, EquilignError
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,15 @@ class Team:
 
     @classmethod
     def of(cls, accelerator: Accelerator) -> "Team":
-        """The team that ``accelerator`` belongs to."""
+        """The team that ``accelerator`` belongs to.
+
+        Raises:
+            ConfigError: a launcher started several processes, and they do not know each other.
+        """
         if accelerator.num_processes > 1:
             _leave_at_exit()
+        else:
+            _check_alone()
         return cls(accelerator.process_index, accelerator.num_processes, accelerator)
 
     @property
@@ -70,6 +77,17 @@ class Team:
 
 SECONDS_TO_LET_GO = 0.3
 """Of the group's threads at the end of a process."""
+
+
+def _check_alone() -> None:
+    """Processes that each think themselves alone would write over each other's files."""
+    started = os.environ.get("WORLD_SIZE", "1")
+    if started.isdigit() and int(started) > 1:
+        raise ConfigError(
+            f"a launcher started {started} processes, but this one finds no device to join the "
+            "others with. Without GPUs set use_cpu: true (--use_cpu true); with GPUs, see that "
+            "torch finds them"
+        )
 
 
 @cache
