@@ -265,10 +265,8 @@ class LabelStore:
                 "x.a_left, x.seconds, x.created, x.undone FROM answers x "
                 f"JOIN pairs p ON p.id=x.pair {where} ORDER BY x.id"
             ).fetchall()
-        return [
-            Answer(*(bool(v) if i == 8 and v is not None else v for i, v in enumerate(r)))
-            for r in rows
-        ]
+        # SQLite has no truth values; the ninth column is one.
+        return [Answer(*r[:8], None if r[8] is None else bool(r[8]), *r[9:]) for r in rows]
 
     def note(self, name: str, value: str | None = None) -> str | None:
         """A named remark in the file; ``value`` replaces it."""

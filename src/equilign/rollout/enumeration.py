@@ -44,7 +44,7 @@ def count_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, le
 
 def _vocabulary(model: PreTrainedModel) -> int:
     base = base_model(model)
-    layer = None if base is None else base.get_output_embeddings()
+    layer = None if base is None else base.get_output_embeddings()  # type: ignore[no-untyped-call]
     if layer is None:
         raise ModelError(f"{type(model).__name__} has no output layer that could be looked at")
     return int(layer.weight.shape[0])
