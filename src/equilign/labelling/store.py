@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from equilign.chat import Prompt
 from equilign.errors import ConfigError
@@ -265,8 +266,12 @@ class LabelStore:
                 "x.a_left, x.seconds, x.created, x.undone FROM answers x "
                 f"JOIN pairs p ON p.id=x.pair {where} ORDER BY x.id"
             ).fetchall()
-        # SQLite has no truth values; the ninth column is one.
-        return [Answer(*r[:8], None if r[8] is None else bool(r[8]), *r[9:]) for r in rows]
+        found = []
+        for row in rows:
+            values: list[Any] = list(row)
+            values[8] = None if row[8] is None else bool(row[8])  # SQLite has no truth values
+            found.append(Answer(*values))
+        return found
 
     def note(self, name: str, value: str | None = None) -> str | None:
         """A named remark in the file; ``value`` replaces it."""
