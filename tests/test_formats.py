@@ -13,6 +13,7 @@ from equilign.errors import DataError
 from equilign.formats import (
     PreferencePair,
     ScoredGroup,
+    answer_pairs,
     as_text,
     load_rows,
     preference_pairs,
@@ -325,3 +326,36 @@ def test_messages_name_the_line_of_the_file(tmp_path):
     (tmp_path / "y.json").write_text('[{"prompt": ""}]')
     with pytest.raises(DataError, match=r'y\.json, row 1: "prompt" is empty'):
         prompts_only(load_rows(tmp_path / "y.json"))
+
+
+def test_answer_pairs_of_every_format():
+    prefs = [[0.5, None, 1.0], [None, 0.5, 0.2], [0.0, 0.8, 0.5]]
+    chat = [{"role": "user", "content": "p"}]
+    rows = [
+        {"prompt": "p", "chosen": "a", "rejected": "b", "chosen_prob": 0.1},
+        {"prompt": "p", "chosen": "a", "rejected": "a"},
+        {"prompt": "p", "completions": ["a", "b", "a", "c"]},
+        {"prompt": chat, "completions": ["x", "y", "z"], "prefs": prefs},
+        {"chosen": "p. a", "rejected": "p. b"},
+    ]
+    assert answer_pairs(rows) == [
+        ("p", "a", "b"),
+        *[("p", "a", "b"), ("p", "a", "c"), ("p", "b", "c")],
+        *[(chat, "x", "y"), (chat, "x", "z"), (chat, "y", "z")],
+        ("p.", " a", " b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "p"},
+        {"prompt": "p", "completions": ["a"]},
+        {"prompt": "p", "completions": "ab"},
+        {"completions": ["a", "b"]},
+        {"prompt": "p", "chosen": "a"},
+    ],
+)
+def test_rows_without_two_answers(row):
+    with pytest.raises(DataError, match="row 2"):
+        answer_pairs([{"prompt": "p", "chosen": "a", "rejected": "b"}, row])

@@ -96,6 +96,16 @@ def test_plain_preference_rows(store):
     assert store.tallies([("p", "b", "a")])[0].share == pytest.approx(1 - 5 / 7)
 
 
+def test_a_chat_that_an_oracle_asked_about_as_text_is_exported_as_the_chat(store):
+    text = "system: Be kind.\nuser: Hello"
+    store.ask([(text, "a", "b")], needed=1, priority=[1])
+    assert store.add([(CHAT, "a", "b")]) == 0
+    shown = store.assign("ann")
+    assert shown.prompt == text
+    store.answer("ann", shown.pair, "left", "k")
+    assert pair_rows(store)[0]["prompt"] == CHAT
+
+
 def test_an_answer_of_the_same_person_stays(voted):
     row = {"prompt": "plain", "chosen": "b", "rejected": "a", "annotator": "ann"}
     assert import_rows(voted, [row]).kept == 1

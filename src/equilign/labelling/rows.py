@@ -93,14 +93,18 @@ def add_pair(
 ) -> tuple[int, bool]:
     """The number of a pair, and whether it was made just now."""
     key = pair_key(prompt, one, other)
-    row = connection.execute("SELECT id FROM pairs WHERE prompt=? AND a=? AND b=?", key).fetchone()
+    chat = json.dumps(prompt) if is_conversational(prompt) else None
+    row = connection.execute(
+        "SELECT id, chat FROM pairs WHERE prompt=? AND a=? AND b=?", key
+    ).fetchone()
     if row is not None:
+        if row[1] is None and chat is not None:  # an oracle asked first, with the plain text
+            connection.execute("UPDATE pairs SET chat=? WHERE id=?", (chat, row[0]))
         return int(row[0]), False
     texts = [prompt_text(prompt), one, other]
     connection.executemany(
         "INSERT OR IGNORE INTO texts VALUES (?, ?)", [(text_hash(t), storable(t)) for t in texts]
     )
-    chat = json.dumps(prompt) if is_conversational(prompt) else None
     made = connection.execute(
         "INSERT INTO pairs (prompt, a, b, chat, source, created) VALUES (?, ?, ?, ?, ?, ?)",
         (*key, chat, source, time.time()),
