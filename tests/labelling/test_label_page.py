@@ -1,9 +1,8 @@
 """The page in a real browser: Debian's Chromium. Without it these tests fail on purpose."""
 
-import json
 import os
 import re
-import time
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -320,19 +319,15 @@ def test_two_people_and_a_server_that_is_killed(visit, process, quick_folder, pa
     store.close()
 
 
-def test_pictures_for_a_person_to_look_at(visit, site):
-    """Written where EQUILIGN_PICTURES says; skipped otherwise."""
-    folder = os.environ.get("EQUILIGN_PICTURES")
-    if not folder:
-        pytest.skip("EQUILIGN_PICTURES names no folder")
+def test_pictures_for_a_person_to_look_at(visit, site, tmp_path):
+    """EQUILIGN_PICTURES names the folder to look into."""
+    folder = Path(os.environ.get("EQUILIGN_PICTURES", tmp_path))
     answer = "The Mill is a pub by the river. It serves French food and welcomes families.\n\n"
     pairs = [("Where can a family eat by the river?", answer + HOSTILE[0], "Try The Mill. " * 12)]
     url = site([*pairs, *questions(40)])
     for scheme, width in (("light", 1100), ("dark", 1100), ("light", 390), ("dark", 390)):
         page = visit(url, "ann", scheme=scheme, width=width)
         mine(page, 0)
-        page.screenshot(path=f"{folder}/label-{scheme}-{width}.png")
-    start = visit(url)
-    start.screenshot(path=f"{folder}/label-start.png")
-    time.sleep(0.1)
-    assert json.dumps(url)
+        picture = page.screenshot(path=folder / f"label-{scheme}-{width}.png")
+        assert len(picture) > 20_000, "an empty page is smaller"
+    visit(url).screenshot(path=folder / "label-start.png")
