@@ -373,3 +373,18 @@ def test_dialects_there_are():
     with pytest.raises(ConfigError, match=r"dialect = 'vlm'.*vllm, openai, transformers"):
         ServerOptions("m", dialect="vlm")
     assert list(DIALECTS) == ["vllm", "openai", "transformers"]
+
+
+def test_a_refused_field_names_the_dialects():
+    refusal = (422, '{"detail": "Unexpected fields in the request: top_k"}')
+    with pytest.raises(EndpointError, match=r"top_k.*dialect 'vllm'.*transformers") as caught:
+        asked_in("vllm", load_tokenizer("shipped"), answer=refusal)
+    assert (caught.value.reason, caught.value.final, caught.value.exit_code) == (
+        "http_422",
+        True,
+        2,
+    )
+    with pytest.raises(EndpointError) as caught:
+        asked_in("vllm", load_tokenizer("shipped"), answer=(503, "{}"))
+    assert "dialect" not in str(caught.value)
+    assert (caught.value.final, caught.value.exit_code) == (False, 1)

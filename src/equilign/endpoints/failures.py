@@ -66,8 +66,8 @@ def pause_seconds(header: str, now: float) -> float:
 def cure(failure: Failure, api_key_env: str | None) -> str:
     """One sentence on what to do."""
     refused = (
-        "The server does not accept a field of the request: remove it, set what it wants "
-        "instead, or (for a model that answers) name the server's dialect"
+        "The server does not accept an option of the request: remove it, or set what it wants "
+        "instead"
     )
     cures = {
         "http_400": refused,

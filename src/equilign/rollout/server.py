@@ -182,7 +182,10 @@ class ServerSampler:
         found: list[Completion] = []
         while len(found) < wanted:
             payload = self._payload(prompt, ids, wanted - len(found), _seed(seed, len(found)))
-            reply = self.endpoint.post("/completions", payload, cancelled=cancelled)
+            try:
+                reply = self.endpoint.post("/completions", payload, cancelled=cancelled)
+            except EndpointError as error:
+                raise self._with_dialect(error) from None
             choices = reply.get("choices")
             if not isinstance(choices, list) or not choices:
                 raise _unusable(self.endpoint, "a reply without choices")
@@ -190,6 +193,18 @@ class ServerSampler:
             found += [self._completion(prompt, choice) for choice in choices]
         # Greedy responses are all the same; servers refuse to repeat them.
         return found[:num_samples] if not greedy else found[:1] * num_samples
+
+    def _with_dialect(self, error: EndpointError) -> EndpointError:
+        """A refused field is most often another server's."""
+        if error.reason not in ("http_400", "http_422"):
+            return error
+        known = ", ".join(DIALECTS)
+        return EndpointError(
+            f"{error} It was asked in dialect {self.options.dialect!r}; there are: {known}.",
+            reason=error.reason,
+            code=error.code,
+            final=error.final,
+        )
 
     def _payload(self, prompt: Prompt, ids: tuple[int, ...], n: int, seed: int) -> dict[str, Any]:
         config, options = self.config, self.options
