@@ -429,7 +429,7 @@ def replies(path, body, number):
 def test_a_model_on_a_server(here, capfd, chat_model):
     with CompletionServer(replies) as server:
         spec = {"model": "big", "url": server.url, "tokenizer": str(chat_model)}
-        spec["server"] = {"extensions": False}
+        spec["server"] = {"dialect": "openai"}
         code, out, err = run_here(
             capfd,
             *players("a.json", f"served={json.dumps(spec)}"),

@@ -1,5 +1,6 @@
 """Generation, judging and refinement over a server that is not ours: `transformers serve`."""
 
+import json
 import math
 
 import numpy as np
@@ -232,3 +233,25 @@ def test_a_server_that_stops_in_the_middle(server, tmp_path, capfd):
         assert _exit_code(refine(proxy.url, tmp_path / "cut", "--resume")) == 0
         assert len(proxy.requests) - before == 2  # finished prompts are not asked again
         assert (tmp_path / "cut" / "answers.jsonl").read_bytes() == whole
+
+
+def test_a_tournament_whose_player_and_judge_are_on_the_server(server, says_a, tmp_path, capfd):
+    with in_front_of(server) as counting:
+        spec = {"model": SHIPPED, "url": counting.url, "tokenizer": "shipped"}
+        spec["server"] = {"dialect": "transformers", "concurrency": 2}
+        judge = {"kind": "llm", "model": str(says_a), "base_url": counting.url}
+        judge |= {"api_key_env": None, "concurrency": 2, "timeout": 120.0}
+        words = ["tournament", "--player", f"served={json.dumps(spec)}", "--player", "here=shipped"]
+        words += ["--prompts", "shipped", "--max-prompts", "3", "--max-new-tokens", "10", "--yes"]
+        words += ["--oracle", json.dumps(judge), "--output-dir", str(tmp_path / "run"), "--json"]
+        code = _exit_code(words)
+        out, err = capfd.readouterr()
+    assert code == 0, err
+    found = json.loads(out)
+    # The judge likes the first place and nothing else, so both orders together tie.
+    np.testing.assert_allclose(found["win_rate"], 0.5)
+    assert found["comparisons"]["no_verdict"] == 0
+    asked = [path for path, _ in counting.requests]
+    assert asked.count("/v1/completions") == 3
+    assert asked.count("/v1/chat/completions") == found["comparisons"]["questions"] == 6
+    assert counting.most_at_once == 2
