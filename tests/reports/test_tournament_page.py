@@ -118,8 +118,8 @@ def test_ten_thousand_prompts_in_time_and_size():
     names = ("a", "b", "c", "d")
     sheet = made(names, prompts=10_000, words=60)
     results = results_of(sheet, names)
-    began = time.perf_counter()
+    began = time.process_time()  # a busy machine is not the page's fault
     text = tournament_html(results, sheet)
-    assert time.perf_counter() - began < 60
+    assert time.process_time() - began < 60
     assert 2_000_000 < len(text.encode()) < MOST_BYTES
     assert "All 10,000\u00a0prompts with all answers." in text
