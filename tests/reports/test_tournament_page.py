@@ -113,6 +113,17 @@ def test_words_follow_the_numbers():
     assert "the maximal lottery plays tuned (75\u00a0%), base (25\u00a0%)." in lead(results)[1]
 
 
+def test_two_players_have_no_circles_to_speak_of():
+    sheet = made(("a", "b"))
+    results = results_of(sheet, ("a", "b"))
+    assert len(lead(results)) == 2
+    assert not any("circle" in words for words in lead(results))
+    three = results_of(made())
+    assert "1\u00a0cycle of three players" in lead(three)[2]
+    three["cycles"]["count"] = 0
+    assert lead(three)[2] == "No three players beat each other in a circle."
+
+
 @pytest.mark.slow
 def test_ten_thousand_prompts_in_time_and_size():
     names = ("a", "b", "c", "d")

@@ -17,7 +17,7 @@ from equilign.errors import DataError
 from equilign.files import read_jsonl
 from equilign.text import visible
 
-MOST_DATA = 4_000_000
+MOST_DATA = 4_500_000
 """Bytes of packed data in a page."""
 _CUTS = tuple(round(20_000 / 1.2**n) for n in range(31))
 _SAMPLE = 400

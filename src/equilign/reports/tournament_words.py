@@ -21,7 +21,8 @@ def lead(results: Mapping[str, Any]) -> list[str]:
         f"{plural(len(players), 'player')} answered the same {plural(prompts, 'prompt')}; "
         f"the judge “{results['oracle']}” compared every two of them in both orders."
     )
-    return [f"{first} {_favourite(results)}", _rankings(results), _certain(results)]
+    words = [f"{first} {_favourite(results)}", _rankings(results)]
+    return words if len(players) < 3 else [*words, _certain(results)]
 
 
 def _favourite(results: Mapping[str, Any]) -> str:
@@ -71,8 +72,6 @@ def _sure(results: Mapping[str, Any], winner: str) -> str:
 
 def _certain(results: Mapping[str, Any]) -> str:
     cycles = results["cycles"]
-    if not cycles["triples"]:
-        return "There are no three players of whom one could beat the next in a circle."
     if not cycles["count"]:
         return "No three players beat each other in a circle."
     sure = cycles["significant"]
