@@ -11,6 +11,7 @@ import click
 from equilign.errors import EquilignError
 
 COMMANDS = {
+    "correct": ("equilign.cli.correct", "Who improves whose answers: Followers on Leaders."),
     "demo": ("equilign.cli.demo", "Align the shipped model and open a page that shows it."),
     "diagnose": ("equilign.cli.diagnose", "Is a reward model enough for this preference data?"),
     "exploit": ("equilign.cli.exploit", "How exploitable is a model? Bounds with intervals."),

@@ -1,0 +1,1 @@
+"""`equilign correct`: who improves whose answers."""
