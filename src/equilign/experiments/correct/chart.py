@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from equilign.files import write_atomically
-from equilign.reports.drawing import INK, short
+from equilign.reports.drawing import INK
 
 _LONGEST = 28
 
@@ -23,7 +23,11 @@ def save_matrix(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     for suffix in ("svg", "png"):
         stream = io.BytesIO()
         metadata = {"Date": None, "Creator": None} if suffix == "svg" else {"Software": None}
-        options = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "equilign"}
+        options: Any = {
+            "text.parse_math": False,
+            "svg.fonttype": "none",
+            "svg.hashsalt": "equilign",
+        }
         with matplotlib.rc_context(options):
             figure = _figure(values, summary["followers"], summary["leaders"])
             FigureCanvasAgg(figure)
@@ -34,6 +38,11 @@ def save_matrix(summary: Mapping[str, Any], folder: Path) -> list[Path]:
     return paths
 
 
+def _end(name: str) -> str:
+    """Paths differ at their ends."""
+    return name if len(name) <= _LONGEST else "…" + name[1 - _LONGEST :]
+
+
 def _figure(values: np.ndarray, followers: list[str], leaders: list[str]) -> Figure:
     rows, columns = values.shape
     figure = Figure(figsize=(3.5 + 0.9 * columns, 2.5 + 0.6 * rows), layout="constrained")
@@ -41,8 +50,8 @@ def _figure(values: np.ndarray, followers: list[str], leaders: list[str]) -> Fig
     colours = matplotlib.colormaps["RdBu"].with_extremes(bad="white")
     shown = np.ma.masked_invalid(values)
     image = axes.imshow(shown, cmap=colours, vmin=0.0, vmax=1.0, aspect="auto")
-    axes.set_xticks(range(columns), [short(n, _LONGEST) for n in leaders], rotation=30, ha="right")
-    axes.set_yticks(range(rows), [short(n, _LONGEST) for n in followers])
+    axes.set_xticks(range(columns), [_end(n) for n in leaders], rotation=30, ha="right")
+    axes.set_yticks(range(rows), [_end(n) for n in followers])
     axes.set_xlabel("Leader, whose answer is shown")
     axes.set_ylabel("Follower, who replies")
     axes.set_title("How often the reply beats the answer", fontsize=11, loc="left")
