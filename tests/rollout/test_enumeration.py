@@ -58,3 +58,17 @@ def test_texts_that_read_the_same_are_one_answer():
     assert found[""] == pytest.approx(float(first[0]), abs=1e-6)
     assert found["b"] == pytest.approx(float(first[2]), abs=1e-6)
     assert count_answers(model, tiny_tokenizer(), 2) == 2 + 1 * 2 + 1
+
+
+def test_what_is_not_shown_makes_answers_one():
+    """A token that is left out of the text: three sequences read as nothing at all."""
+    model, tokenizer = tiny_model(seed=1), tiny_tokenizer()
+    tokenizer.add_special_tokens({"unk_token": "b"})  # left out of texts, like the end token
+    config = SamplingConfig(max_new_tokens=2)
+    law = answer_law(model, tokenizer, "a b", config)
+    found = dict(zip(law.texts, law.probabilities, strict=True))
+    end, a_end, a_a, a_b, b_end, b_a, b_b = np.exp(
+        exact_logps(model, tiny_tokenizer()("a b")["input_ids"])
+    )
+    wanted = {"": end + b_end + b_b, "a": a_end + a_b + b_a, "a a": a_a}
+    assert found == pytest.approx(wanted, abs=1e-9)
