@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from equilign.cli.config_options import options_of
 from equilign.cli.console import plain, print_json, round_progress
+from equilign.cli.options import options_of
 from equilign.experiments.correct.config import CorrectConfig
 
 

@@ -1,4 +1,4 @@
-"""Options of a command from the fields of its configuration."""
+"""Options of a command from the fields of a configuration."""
 
 from collections.abc import Callable
 from dataclasses import MISSING, fields
@@ -6,13 +6,25 @@ from typing import Any, get_args, get_type_hints
 
 import click
 
+Command = Callable[..., None]
 
-def options_of(config_class: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # noqa: ANN401
-    """A decorator: an option for every field of a dataclass, with the field's help and default."""
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        types = get_type_hints(config_class)
+def options_of(
+    config_class: type, *, arguments: tuple[str, ...] = ()
+) -> Callable[[Command], Command]:
+    """An option for every field of a dataclass, with the help in its metadata, and its default.
+
+    Args:
+        config_class: fields are text, numbers, truth values, any of them or None, or tuples of
+            text, which are options to repeat.
+        arguments: fields that are given by position in place of by name.
+    """
+    types = get_type_hints(config_class)
+
+    def add(function: Command) -> Command:
         for f in reversed(fields(config_class)):
+            if f.name in arguments:
+                continue
             name, text = f"--{f.name.replace('_', '-')}", str(f.metadata["help"])
             known = (types[f.name], *get_args(types[f.name]))
             kind = next((t for t in (bool, int, float) if t in known), str)
@@ -28,6 +40,8 @@ def options_of(config_class: Any) -> Callable[[Callable[..., None]], Callable[..
             if kind is not bool:
                 options["type"] = kind
             function = click.option(name, **options)(function)
+        for name in reversed(arguments):
+            function = click.argument(name)(function)
         return function
 
-    return decorate
+    return add

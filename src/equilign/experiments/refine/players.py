@@ -138,7 +138,7 @@ class Players:
             return Player(name, found, limit, lambda: endpoint_sampler(spec, found, own, place))
         folder = find_folder(name, role)
         found = load_any_tokenizer(folder, c.download)
-        limit = self._limit(_positions(folder, c.download))
+        limit = self._limit(positions(folder, c.download))
         own = replace(sampling, max_prompt_tokens=limit)
         return Player(name, found, limit, lambda: self.sampler(folder, found, own))
 
@@ -173,7 +173,7 @@ class Players:
             ModelError: it cannot be loaded.
             ConfigError: there is no such device.
         """
-        base = _base_of(folder)
+        base = base_of(folder)
         root = _place(base or folder)
         if root not in self.models:
             self.models[root] = self._load(root, folder, base)
@@ -286,7 +286,7 @@ def find_folder(source: str, role: Role) -> str:
     return str(player_folders(path)[role].resolve())
 
 
-def _base_of(folder: str) -> str | None:
+def base_of(folder: str) -> str | None:
     """The base model of an adapter folder; None for any other."""
     path = Path(folder) / _ADAPTER
     if not path.is_file() or (path.parent / "config.json").is_file():
@@ -309,7 +309,7 @@ def load_any_tokenizer(folder: str, download: bool) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: there is none.
     """
-    base = _base_of(folder)
+    base = base_of(folder)
     if base is None:
         return load_tokenizer(folder, allow_download=download)
     if not (Path(folder) / "tokenizer_config.json").is_file():
@@ -320,8 +320,13 @@ def load_any_tokenizer(folder: str, download: bool) -> PreTrainedTokenizerBase:
         raise ModelError(f"cannot load a tokenizer from {folder}: {error}") from error
 
 
-def _positions(folder: str, download: bool) -> int | None:
-    source = _place(_base_of(folder) or folder)
+def positions(folder: str, download: bool) -> int | None:
+    """How many tokens a model has places for; None where its configuration does not say.
+
+    Raises:
+        ModelError: there is no configuration that can be read.
+    """
+    source = _place(base_of(folder) or folder)
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=not download)
     except Exception as error:
