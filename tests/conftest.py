@@ -57,3 +57,23 @@ def prompts_file(tmp_path_factory) -> Path:
     rows = restaurant_prompts("align")[:48]
     path.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in rows))
     return path
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Debian's browser. Without it the tests that need it fail on purpose."""
+    from playwright.sync_api import sync_playwright
+
+    arguments = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
+        yield browser
+        browser.close()

@@ -5,23 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from equilign.labelling import LabelStore
 
 from .conftest import questions
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 HOSTILE = [
     "<script>document.title='owned';alert(1)</script>",
@@ -32,14 +22,6 @@ HOSTILE = [
     "a" * 3000,
     "two\n\n    lines",
 ]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

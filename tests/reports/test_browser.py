@@ -3,30 +3,11 @@
 import re
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from equilign.reports import render_report
 from equilign.text import visible
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -4,24 +4,15 @@ import time
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
 from equilign.reports.tournament import tournament_html
 from equilign.reports.tournament_data import Sheet
-from tests.reports.test_browser import ARGUMENTS, active, tab_until
+from tests.reports.test_browser import active, tab_until
 from tests.reports.tournaments import made, results_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
 NAMES = ("base", "tuned", "other")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
