@@ -6,12 +6,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import json
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM
+
+# Shells start background jobs with SIGINT ignored, and so would everything that is started here.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tiny models gain nothing from threads, and bit-identical runs need a fixed number of them.
 torch.set_num_threads(1)

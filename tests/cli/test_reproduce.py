@@ -58,7 +58,7 @@ def test_text_says_the_verdict_and_where_the_page_is(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "no paper 'nonsense'; there are: omwu, sppo, slhf, fake"),
+        (["nonsense"], "no paper 'nonsense'; there are: omwu, sppo, slhf, sta-rlhf, fake"),
         (["omwu", "--scale", "huge"], "no scale 'huge'"),
         (["omwu", "--seed", "-1"], "seed = -1"),
         ([], "PAPER"),

