@@ -12,6 +12,8 @@ from equilign.labelling import LabelStore
 from .conftest import questions
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+# Five seconds, the default, are not enough beside other work.
+expect.set_options(timeout=30_000)
 
 HOSTILE = [
     "<script>document.title='owned';alert(1)</script>",
