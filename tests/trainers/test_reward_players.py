@@ -22,6 +22,7 @@ from equilign.rollout import Completion, Group
 from equilign.trainers.reward_models import HeadReward, add_lora, classifier_like, text_reward
 from equilign.trainers.reward_pairs import PairRule, annotate, replace_ties
 from equilign.trainers.reward_player import Annotated, RewardPlayer
+from equilign.trainers.reward_side import minus_others
 from tests.enumerable import END, tiny_model, tiny_tokenizer
 from tests.trainers.launch import start
 from tests.trainers.reward_games import FAMILY, build
@@ -377,6 +378,31 @@ def test_two_ranks_are_one_rank(tmp_path, method, lora):
     for name in moved:
         # Weights move by hundredths; Adam makes much of the rounding of the smallest gradients.
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_baseline_of_responses_is_the_mean_of_other_prompts():
+    responses = torch.tensor([[1.0, 3.0], [5.0, 9.0], [-2.0, 4.0]])
+    law = torch.tensor([[0.5, 0.5], [0.5, 0.5], [1.0, 0.0]])
+    found = minus_others(responses, law)
+    means = [(7.0 - 2.0) / 2, (2.0 - 2.0) / 2, (2.0 + 7.0) / 2]
+    torch.testing.assert_close(found, responses - torch.tensor(means)[:, None])
+    assert torch.equal(minus_others(responses[:1], law[:1]), responses[:1]), "there is no other"
+
+
+def test_a_round_subtracts_it_once(tmp_path):
+    """Two runs from the same seed: with the baseline, and what it should make of those without."""
+    worth = {}
+    for baseline in ("none", "mean"):
+        options = {"num_rounds": 1, "num_generations": 8, "prompts_per_round": 4}
+        options |= {"per_device_train_batch_size": 4, "baseline": baseline}
+        trainer = make(tmp_path / baseline, "sta-total", **options)
+        trainer.train()
+        worth[baseline] = [
+            torch.tensor([w[k] for w in trainer._worth]) for k in ("responses", "law")
+        ]
+    raw, law = worth["none"]
+    assert float(raw.abs().max()) > 1e-6
+    torch.testing.assert_close(worth["mean"][0], minus_others(raw, law), rtol=1e-4, atol=1e-7)
 
 
 def test_a_checkpoint_of_another_reward_model_is_refused(tmp_path):

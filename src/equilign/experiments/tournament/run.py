@@ -74,7 +74,7 @@ class Tournament:
         answers: by name, as far as they are there.
         spec: of the judge.
         base: folder that the specification's paths start from.
-        oracle: the judge.
+        oracle: the judge; made last, when all else is in order.
         seconds: that each player's answers took in this run.
     """
 
@@ -86,7 +86,7 @@ class Tournament:
     answers: dict[str, Answers]
     spec: dict[str, Any]
     base: Path
-    oracle: Oracle
+    oracle: Oracle = field(init=False)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -193,7 +193,7 @@ def prepare(config: TournamentConfig, folder: Path, resume: bool, progress: Prog
             continue
         like = last.players if last is not None and _same_models(last, entry) else None
         last = models[entry.name] = make_model(entry, config, like)
-    task = Tournament(config, folder, entries, prompts, models, answers, spec, base, oracle=_NOBODY)
+    task = Tournament(config, folder, entries, prompts, models, answers, spec, base)
     TournamentDirectory(folder).check(task.settings(), resume=resume)
     shelf = Shelf(folder)
     for entry in entries:
@@ -208,17 +208,6 @@ def prepare(config: TournamentConfig, folder: Path, resume: bool, progress: Prog
     progress("reading prompts and answers", 0, 1, 1)
     task.oracle = make_oracle(spec, base)
     return task
-
-
-class _Nobody:
-    """A judge's place until the judge is made."""
-
-    def compare(self, prompts: Sequence[str], a: Sequence[str], b: Sequence[str]) -> np.ndarray:
-        """Never called."""
-        raise NotImplementedError
-
-
-_NOBODY = _Nobody()
 
 
 def _same_models(last: Model, entry: Entry) -> bool:
