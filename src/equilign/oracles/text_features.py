@@ -17,7 +17,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -254,7 +254,9 @@ class _Reading:
     mentions: dict[str, int]
 
 
+@lru_cache(maxsize=1024)
 def _read(prompt: str, answer: str) -> _Reading:
+    """Kept for a while: every attribute reads the same answers, and in both orders."""
     slots = {
         slot: normalise(value) for slot, value in prompt_slots(prompt[:MAX_CHARACTERS]).items()
     }

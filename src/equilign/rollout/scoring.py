@@ -14,6 +14,7 @@ from equilign.losses.logps import CHUNK_ELEMENTS
 from equilign.rollout.generate import eval_mode
 from equilign.rollout.models import accepts
 from equilign.rollout.output_layer import output_layer
+from equilign.rollout.prefix import read_prompts
 from equilign.rollout.types import Group
 
 
@@ -37,13 +38,7 @@ def pad_pairs(
     Raises:
         DataError: a prompt or a completion has no tokens.
     """
-    for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        if not prompt or not completion:
-            what = "completion" if prompt else "prompt"
-            raise DataError(
-                f"{what} {number} of the batch has no tokens: nothing can be scored without a "
-                "token before it, or of nothing. Leave empty rows out"
-            )
+    _check_tokens(prompts, completions)
     width = max(len(p) + len(c) for p, c in zip(prompts, completions, strict=True))
     ids = torch.full((len(prompts), width), pad_id)
     attention = torch.zeros(len(prompts), width, dtype=torch.bool)
@@ -57,6 +52,16 @@ def pad_pairs(
     return ids, attention, answer
 
 
+def _check_tokens(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> None:
+    for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        if not prompt or not completion:
+            what = "completion" if prompt else "prompt"
+            raise DataError(
+                f"{what} {number} of the batch has no tokens: nothing can be scored without a "
+                "token before it, or of nothing. Leave empty rows out"
+            )
+
+
 def completion_token_logps(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
@@ -65,12 +70,14 @@ def completion_token_logps(
     pad_id: int,
     temperature: float = 1.0,
     side: Literal["left", "right"] = "right",
+    one_run: bool = False,
 ) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
     """Log-probability of each token of each completion, in nats, given what stands before it.
 
     Computed in chunks: no array of batch times length times vocabulary exists, here or in the
     gradient, as long as the output layer is a plain linear one (`output_layer` says when; other
-    models make their logits, which are then widened in chunks). Differentiable.
+    models make their logits, which are then widened in chunks). A prompt of several completions
+    is read once where that pays (`equilign.rollout.prefix`). Differentiable.
 
     Args:
         model: a causal language model.
@@ -78,13 +85,46 @@ def completion_token_logps(
         completions: token ids, at least one token each, end token included where there is one.
         pad_id: token to pad with.
         temperature: the softmax temperature that the responses were sampled at.
-        side: padding side.
+        side: padding side of rows of a prompt and a completion.
+        one_run: have all completions in the last forward pass, where a hook may look at them.
 
     Returns:
         Log-probabilities, 0 outside the completions, and the mask of the completions' tokens; the
         columns are those from the first token of any completion on.
     """
-    ids, attention, answer = pad_pairs(prompts, completions, pad_id, side)
+    _check_tokens(prompts, completions)
+    past = read_prompts(model, prompts, completions, pad_id, one_run=one_run)
+    scale = 1.0 if temperature == 0.0 else temperature
+    if past is None:
+        padded = pad_pairs(prompts, completions, pad_id, side)
+        return _read(model, *padded, side=side, scale=scale)
+    logps, masks = [], []
+    order: list[int] = []
+    width = max(map(len, completions))
+    for rows in past.runs:
+        last, mine = [prompts[i][-1:] for i in rows], [completions[i] for i in rows]
+        padded = pad_pairs(last, mine, pad_id, "right")
+        given = past.inputs(model, rows, padded[0].shape[1])
+        found, mask = _read(model, *padded, side="right", scale=scale, given=given)
+        room = (0, width - found.shape[1])
+        logps.append(nn.functional.pad(found, room))
+        masks.append(nn.functional.pad(mask, room))
+        order += rows
+    back = torch.tensor(order, device=logps[0].device).argsort()
+    return torch.cat(logps)[back], torch.cat(masks)[back]
+
+
+def _read(
+    model: nn.Module,
+    ids: Int[Tensor, "n t"],
+    attention: Bool[Tensor, "n t"],
+    answer: Bool[Tensor, "n t"],
+    *,
+    side: Literal["left", "right"],
+    scale: float,
+    given: dict[str, Any] | None = None,
+) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
+    """`completion_token_logps` in one forward pass; ``given`` are inputs about what came before."""
     device = next(model.parameters()).device
     ids, attention, answer = ids.to(device), attention.to(device), answer.to(device)
     inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
@@ -98,9 +138,9 @@ def completion_token_logps(
     keep = ids.shape[1] - first + 1
     if accepts(model, "logits_to_keep"):
         inputs["logits_to_keep"] = keep
-    scale = 1.0 if temperature == 0.0 else temperature
     asked, mask = ids[:, first:], answer[:, first:]
     layer = output_layer(model, inputs)
+    inputs |= given or {}
     if layer is None:
         logps = _widened(model(**inputs).logits[:, -keep:-1], asked, scale)
         return logps.masked_fill(~mask, 0.0), mask
@@ -146,6 +186,22 @@ def completion_logps(
     return sequence_logps(logps, mask)
 
 
+def batching_order(
+    prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+) -> list[int]:
+    """Pairs in an order in which to take batches: by length, and a prompt's own side by side."""
+    lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
+    first: dict[tuple[int, ...], int] = {}
+    longest: dict[int, int] = {}
+    for i, prompt in enumerate(map(tuple, prompts)):
+        leader = first.setdefault(prompt, i)
+        longest[leader] = max(longest.get(leader, 0), lengths[i])
+    leaders = [first[tuple(prompt)] for prompt in prompts]
+    return sorted(
+        range(len(lengths)), key=lambda i: (longest[leaders[i]], leaders[i], lengths[i], i)
+    )
+
+
 @torch.no_grad()
 def score_completions(
     model: nn.Module,
@@ -157,8 +213,7 @@ def score_completions(
     batch_size: int = 64,
 ) -> list[float]:
     """`completion_logps` in batches of similar length, without gradients, dropout off."""
-    lengths = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
-    order = sorted(range(len(prompts)), key=lambda i: (lengths[i], i))
+    order = batching_order(prompts, completions)
     result = [0.0] * len(prompts)
     with eval_mode(model):
         for start in range(0, len(order), batch_size):

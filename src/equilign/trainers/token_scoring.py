@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from equilign.rollout import completion_token_logps
 from equilign.rollout.generate import eval_mode
+from equilign.rollout.scoring import batching_order
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,12 @@ def completion_tokens(
     """
     with _inputs_of(head) as seen:
         logps, mask = completion_token_logps(
-            model, prompts, completions, pad_id=pad_id, temperature=temperature
+            model,
+            prompts,
+            completions,
+            pad_id=pad_id,
+            temperature=temperature,
+            one_run=head is not None,
         )
     # The last pass is the one that counts: before the first one the model is tried out.
     width = mask.shape[1] + 1
@@ -106,7 +112,7 @@ def score_tokens(
         One list per completion of log-probabilities (nats), and of values (empty lists without
         ``value``), one number per token.
     """
-    order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i][0]) + len(pairs[i][1]), i))
+    order = batching_order([prompt for prompt, _ in pairs], [answer for _, answer in pairs])
     logps: list[list[float]] = [[] for _ in order]
     values: list[list[float]] = [[] for _ in order]
     with eval_mode(model):

@@ -68,8 +68,8 @@ SCALES: dict[str, Scale] = {
         max_tokens=12,
     ),
     "quick": Scale(
-        seeds=3,
-        kappa_seeds=0,
+        seeds=5,
+        kappa_seeds=1,
         rounds=100,
         prompts_per_round=4,
         leader_answers=4,
