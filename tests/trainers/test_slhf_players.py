@@ -152,7 +152,8 @@ def test_recomputed_activations_are_those_of_their_player(tmp_path, players):
 
     plain = gradients()
     trainer.policy.activation_checkpointing_enable()
-    assert distance(gradients(), plain) < 1e-9
+    # Prompts are then read with every answer, and norms compute in float32: sums round otherwise.
+    assert distance(gradients(), plain) < 1e-7
     if players == "adapters":
         with pytest.raises(ConfigError, match="use_reentrant = True computes activations again"):
             trainer.policy.activation_checkpointing_enable({"use_reentrant": True})
