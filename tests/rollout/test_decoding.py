@@ -28,6 +28,7 @@ from equilign.rollout.decoding import Decoding, can_decode, decode
 from equilign.rollout.draws import draw, nucleus
 from equilign.rollout.generate import pad_left
 from equilign.rollout.mixture import ITSELF
+from equilign.rollout.scoring import completion_token_logps
 from tests.enumerable import END, RESPONSES, A, B, tiny_model, tiny_tokenizer
 
 SMALL = {
@@ -143,7 +144,7 @@ def test_every_step_has_the_law_of_a_forward_pass_without_a_cache(name, drop_sha
 
     monkeypatch.setattr(decoding, "draw", forced)
     ids, mask = pad_left(PROMPTS, END)
-    out = decode(model, ITSELF, ids, mask, Decoding(2, 6, 1.0, 1.0, frozenset({END})))
+    out, _ = decode(model, ITSELF, ids, mask, Decoding(2, 6, 1.0, 1.0, frozenset({END})))
     for row, tokens in zip(FORCED, out.tolist(), strict=True):
         until = row.index(END) + 1 if END in row else 6
         assert tokens[:until] == row[:until]
@@ -207,6 +208,40 @@ def test_sampled_frequencies_are_the_scored_probabilities(kind):
     assert (counts[exact == 0.0] == 0).all()
     expected = exact[exact > 0] / exact.sum() * 4000
     assert stats.chisquare(counts[exact > 0], expected).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+@pytest.mark.parametrize("name", MODELS)
+def test_samples_come_with_their_log_probabilities(name, temperature, monkeypatch):
+    monkeypatch.setattr(decoding, "_DROP_SHARE", 1e-9)
+    model = make(name)
+    config = SamplingConfig(6, temperature=temperature, batch_size=16)
+    groups = TransformersSampler(model, tiny_tokenizer(), config).sample(["a b", "b"], 8, seed=3)
+    ids = [c.ids for g in groups for c in g.completions]
+    assert len(set(ids)) > 1
+    found, mask = completion_token_logps(
+        model,
+        [g.prompt_ids for g in groups for _ in g.completions],
+        ids,
+        pad_id=END,
+        temperature=temperature,
+    )
+    told = [x for g in groups for c in g.completions for x in c.logps]
+    exact = found.dtype == torch.float64 and temperature == 1.0  # it divides in float32
+    close = 1e-6 if exact else 2e-4
+    np.testing.assert_allclose(told, found[mask].detach(), rtol=0, atol=close)
+
+
+@pytest.mark.parametrize("how", ["greedy", "nucleus", "mixture", "mamba"])
+def test_other_laws_than_the_policy_s_tell_nothing(how):
+    options = {"greedy": {"temperature": 0.0}, "nucleus": {"top_p": 0.9}}.get(how, {})
+    model = mamba() if how == "mamba" else tiny_model(dtype=torch.float32)
+    sampler = TransformersSampler(model, tiny_tokenizer(), SamplingConfig(2, **options))
+    if how == "mixture":
+        groups = sampler.sample_mixture([(0.5, p) for _, p in [*ITSELF, *ITSELF]], ["a"], 3, 0)
+    else:
+        groups = sampler.sample(["a"], 3, seed=0)
+    assert [c.logps for c in groups[0].completions] == [()] * 3
 
 
 def scores(model, kind):

@@ -15,7 +15,14 @@ from transformers import TrainerCallback
 from equilign.errors import ConfigError, ModelError
 from equilign.oracles import CallableOracle
 from equilign.rollout import SamplingConfig, TransformersSampler, score_completions
-from equilign.trainers import GameConfig, MirrorConfig, References, SPPOConfig, SPPOTrainer
+from equilign.trainers import (
+    GameConfig,
+    MirrorConfig,
+    References,
+    SPPOConfig,
+    SPPOTrainer,
+    game_trainer,
+)
 from equilign.trainers.rounds import RoundPlan, derive_seed
 from tests.enumerable import RESPONSES, tiny_model, tiny_tokenizer
 from tests.trainers.test_resume import PROMPTS, make, prefer_b, weights
@@ -88,6 +95,59 @@ def test_round_file_is_a_game_among_the_samples(tmp_path):
         logps = score_completions(start, [row["prompt_ids"]] * 8, row["completion_ids"], pad_id=0)
         np.testing.assert_allclose(row["logps"]["current"], logps, atol=1e-5)
         assert row["logps"]["current"] == row["logps"]["reference"]  # round 1: nothing moved yet
+
+
+@pytest.mark.parametrize(
+    ("options", "scored"),
+    [
+        ({}, False),
+        ({"temperature": 0.7}, False),
+        ({"top_p": 0.9}, True),  # another law than the policy's
+        ({"bf16": True}, True),  # a decoder rounds otherwise
+    ],
+)
+def test_what_the_policy_sampled_is_not_scored_again(tmp_path, monkeypatch, options, scored):
+    calls = []
+    plain = game_trainer.score_answers
+
+    def counted(model, groups, **how):
+        calls.append([len(g.completions) for g in groups])
+        return plain(model, groups, **how)
+
+    monkeypatch.setattr(game_trainer, "score_answers", counted)
+    law = {k: v for k, v in options.items() if k in ("temperature", "top_p")}
+
+    def drawn_so(sampler):
+        return dataclasses.replace(sampler, config=dataclasses.replace(sampler.config, **law))
+
+    trainer = make(tmp_path, num_rounds=1, wrap=drawn_so, **options)
+    trainer.train()
+    assert bool(calls) == scored
+    rows = [json.loads(x) for x in trainer.round_file(0).read_text().splitlines()]
+    start = tiny_model(seed=1, dtype=torch.float32, spread=0.5)
+    for row in rows:
+        prompts = [row["prompt_ids"]] * len(row["completion_ids"])
+        temperature = options.get("temperature", 1.0)
+        with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in options):
+            logps = score_completions(
+                start, prompts, row["completion_ids"], pad_id=0, temperature=temperature
+            )
+        close = 1e-2 if "bf16" in options else 1e-5
+        np.testing.assert_allclose(row["logps"]["current"], logps, atol=close)
+
+
+def test_a_sampler_of_another_temperature_or_model_is_not_believed(tmp_path):
+    model, tokenizer = tiny_model(seed=1, dtype=torch.float32, spread=0.5), tiny_tokenizer()
+    trainer = make(tmp_path / "a", num_rounds=1)
+    assert trainer.sampler_tells
+    warm = SamplingConfig(3, temperature=0.5)
+    trainer.sampler = TransformersSampler(trainer.policy, tokenizer, warm)
+    assert not trainer.sampler_tells
+    trainer.sampler = TransformersSampler(model, tokenizer, SamplingConfig(3))
+    assert not trainer.sampler_tells
+    half = make(tmp_path / "b", num_rounds=1)
+    half.policy.bfloat16()
+    assert not half.sampler_tells
 
 
 def test_second_round_is_anchored_at_the_moved_policy(tmp_path):

@@ -42,6 +42,11 @@ class Decoding:
     top_p: float
     ends: frozenset[int]
 
+    @property
+    def whole(self) -> bool:
+        """Whether tokens are drawn from all of a policy, and not the likeliest ones alone."""
+        return self.temperature > 0.0 and self.top_p >= 1.0
+
 
 def can_decode(model: nn.Module) -> bool:
     """Whether every layer of ``model`` keeps its past in an ordinary key-value cache."""
@@ -171,7 +176,7 @@ class _Rows:
 @torch.no_grad()
 def decode(
     model: nn.Module, parts: Sequence[Part], ids: Tensor, mask: Tensor, options: Decoding
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Continuations of every row, each part of the mixture with a key-value cache of its own.
 
     Args:
@@ -182,8 +187,9 @@ def decode(
         options: how to draw.
 
     Returns:
-        Continuations ``(n * num_samples, <= max_new_tokens)``, rows of a prompt together. What
-        follows the first end token of a row has no meaning.
+        Continuations ``(n * num_samples, <= max_new_tokens)``, rows of a prompt together, and the
+        log-probability of each token in the law that it was drawn from, nats (0 where the likeliest
+        is taken). What follows the first end token of a row has no meaning.
     """
     rows = _Rows(model, mask, options.max_new_tokens)
     streams = [_Stream(model, part, rows, ids) for part in parts]
@@ -191,11 +197,13 @@ def decode(
     for x in batch:
         x.repeat(options.num_samples)
     chosen = ids.new_zeros(len(rows.index), options.max_new_tokens)
+    exact = streams[0].logits.dtype == torch.float64
+    logps = torch.zeros_like(chosen, dtype=torch.float64 if exact else torch.float32)
     last = torch.tensor(sorted(options.ends), device=ids.device)
     done = torch.zeros(len(rows.index), dtype=torch.bool, device=ids.device)
     for step in range(options.max_new_tokens):
-        tokens = _choose(streams, options)
-        chosen[rows.index, step] = tokens
+        tokens, logp = _choose(streams, options)
+        chosen[rows.index, step], logps[rows.index, step] = tokens, logp.to(logps.dtype)
         done = done | (tokens == last if len(last) == 1 else torch.isin(tokens, last))
         finished = int(done.sum())
         if finished == len(done) or step + 1 == options.max_new_tokens:
@@ -208,15 +216,18 @@ def decode(
         rows.advance()
         for stream in streams:
             stream.advance(tokens, rows)
-    return chosen[:, : step + 1]
+    return chosen[:, : step + 1], logps[:, : step + 1]
 
 
-def _choose(streams: Sequence[_Stream], options: Decoding) -> Tensor:
+def _choose(streams: Sequence[_Stream], options: Decoding) -> tuple[Tensor, Tensor]:
     scale = options.temperature or 1.0
     logits = mixed_logits(
         [s.logits if scale == 1.0 else s.logits.float() / scale for s in streams],
         [s.weight for s in streams],
     )
     if options.temperature == 0.0:
-        return logits.argmax(-1)
-    return draw(nucleus(logits, options.top_p).softmax(-1))
+        tokens = logits.argmax(-1)
+        return tokens, logits.new_zeros(len(tokens))
+    law = nucleus(logits, options.top_p).softmax(-1)
+    tokens = draw(law)
+    return tokens, law.gather(-1, tokens[:, None])[:, 0].log()

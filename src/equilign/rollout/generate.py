@@ -116,8 +116,10 @@ class TransformersSampler:
         pad = pad_token(self.tokenizer)
         ids, mask = pad_left(prompts, pad)
         ids, mask = ids.to(self.model.device), mask.to(self.model.device)
+        logps: list[list[float]] | None = None
         if can_decode(self.model):
-            rows = decode(self.model, parts, ids, mask, options)
+            rows, found = decode(self.model, parts, ids, mask, options)
+            logps = found.tolist() if options.whole and parts is ITSELF else None
         elif parts is ITSELF:
             rows = _generate(self.model, ids, mask, options, pad)
         else:
@@ -125,16 +127,19 @@ class TransformersSampler:
                 f"{type(self.model).__name__} has no ordinary key-value cache: a mixture of "
                 "policies, which keeps a cache for each, cannot be sampled from it"
             )
-        answers = [self._completion(row, ends) for row in rows.tolist()]
+        answers = [
+            self._completion(row, ends, logps[i] if logps else [])
+            for i, row in enumerate(rows.tolist())
+        ]
         repeats = num_samples // distinct
         return [
             tuple(answers[i : i + distinct]) * repeats for i in range(0, len(answers), distinct)
         ]
 
-    def _completion(self, row: list[int], ends: frozenset[int]) -> Completion:
+    def _completion(self, row: list[int], ends: frozenset[int], logps: list[float]) -> Completion:
         kept, finished = cut_at_end(row, ends)
         text = self.tokenizer.decode(list(kept), skip_special_tokens=True)
-        return Completion(kept, str(text), finished)
+        return Completion(kept, str(text), finished, tuple(logps[: len(kept)]))
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:

@@ -26,11 +26,14 @@ class Completion:
         ids: its tokens; the last one is the end-of-sequence token iff `finished`.
         text: decoded without special tokens.
         finished: whether the model ended it (False: cut at the length limit).
+        logps: log-probability of each token to the policy that it was sampled from, nats, to
+            rounding; empty where the sampler does not tell.
     """
 
     ids: tuple[int, ...]
     text: str
     finished: bool
+    logps: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ its file, after a crash); its rows are then trained on like any data set. Subcla
 chunk of prompts is played and what the loss of a batch of rows is.
 """
 
+import math
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,14 @@ from transformers.trainer_utils import TrainOutput
 
 from equilign.errors import ConfigError
 from equilign.oracles import Oracle
-from equilign.rollout import Prompt, Sampler, TransformersSampler, pad_token
+from equilign.rollout import (
+    Group,
+    Prompt,
+    Sampler,
+    TransformersSampler,
+    pad_token,
+    score_answers,
+)
 from equilign.trainers.checkpoints import CheckpointingTrainer
 from equilign.trainers.config import GameConfig
 from equilign.trainers.metrics import MetricsFile
@@ -169,6 +177,40 @@ class GameTrainer(CheckpointingTrainer):
     def round_summary(self, rows: list[Row]) -> dict[str, float]:
         """Metrics of a played round."""
         return {}
+
+    # -- log-probabilities ------------------------------------------------------------------
+
+    def score(self, groups: Sequence[Group]) -> list[list[float]]:
+        """Log-probability of every response to the policy as it is now, nats."""
+        return score_answers(
+            self.policy,
+            groups,
+            pad_id=self.pad_id,
+            temperature=self.config.temperature,
+            batch_size=self.config.generation_batch_size,
+        )
+
+    def score_own(self, groups: Sequence[Group]) -> list[list[float]]:
+        """`score` of responses that the policy as it is now has sampled: as it sampled them.
+
+        In half precision a decoder rounds otherwise than a pass over whole responses does, by more
+        than a step of training moves: they are scored again there.
+        """
+        if not self.sampler_tells or not all(c.logps for g in groups for c in g.completions):
+            return self.score(groups)
+        return [[math.fsum(c.logps) for c in group.completions] for group in groups]
+
+    @property
+    def sampler_tells(self) -> bool:
+        """Whether log-probabilities that come with samples are those of the policy, to rounding."""
+        sampler = self.sampler
+        return (
+            isinstance(sampler, TransformersSampler)
+            and sampler.model is self.policy
+            and sampler.config.temperature == self.config.temperature
+            and self.accelerator.mixed_precision == "no"
+            and {p.dtype for p in self.policy.parameters()} <= {torch.float32, torch.float64}
+        )
 
     # -- rounds -----------------------------------------------------------------------------
 

@@ -30,7 +30,6 @@ from equilign.rollout import (
     MixtureSampler,
     completion_logps,
     prompt_text,
-    score_answers,
 )
 from equilign.rules import Closing, MirrorRule, Slot, Step
 from equilign.trainers.game_trainer import GameTrainer
@@ -145,15 +144,18 @@ class MirrorTrainer(GameTrainer):
 
     def _add_logps(self, index: int, groups: list[Group], rows: list[Row]) -> None:
         """Log-probabilities under every anchor, and under the start model for the KL metric."""
-        current = self._logps(Slot.CURRENT, groups)
+        current = self.score_own(groups)
         for slot in sorted(self.stages.anchors(index) | {Slot.CURRENT, Slot.REFERENCE}):
             scored = groups
             if slot not in self.stages.anchors(index) and not groups[0].weights:
                 # The metric alone needs it: one of the K samples is enough for an estimate.
                 scored = [replace(g, completions=g.completions[:1]) for g in groups]
             # In the first round every slot is the start model.
-            same = slot == Slot.CURRENT or index == 0
-            found = current if same else self._logps(slot, scored)
+            if slot == Slot.CURRENT or index == 0:
+                found = current
+            else:
+                with self.slots.playing(slot):
+                    found = self.score(scored)
             for row, values in zip(rows, found, strict=True):
                 row["logps"][str(slot)] = values
 
@@ -182,16 +184,6 @@ class MirrorTrainer(GameTrainer):
             blocks.append(verdicts[start : start + shape[0] * shape[1]].reshape(shape))
             start += shape[0] * shape[1]
         return blocks
-
-    def _logps(self, slot: Slot, groups: list[Group]) -> list[list[float]]:
-        with self.slots.playing(slot):
-            return score_answers(
-                self.policy,
-                groups,
-                pad_id=self.pad_id,
-                temperature=self.config.temperature,
-                batch_size=self.config.generation_batch_size,
-            )
 
     # -- training ---------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from transformers.trainer_utils import TrainOutput
 
 from equilign.errors import ConfigError
 from equilign.files import write_json
-from equilign.rollout import Group, completion_logps, score_answers
+from equilign.rollout import completion_logps
 from equilign.rules import Player, RewardGameRule
 from equilign.trainers.game_trainer import GameTrainer
 from equilign.trainers.reward_game_config import RewardGameConfig
@@ -193,19 +193,10 @@ class RewardGameTrainer(GameTrainer):
             )
             for name, oracle in self.annotators.items()
         }
-        current = self._logps(groups)
+        current = self.score_own(groups)
         with self.references.playing(REFERENCE):
-            reference = self._logps(groups)
+            reference = self.score(groups)
         return game_rows(members, groups, verdicts, current, reference)
-
-    def _logps(self, groups: list[Group]) -> list[list[float]]:
-        return score_answers(
-            self.policy,
-            groups,
-            pad_id=self.pad_id,
-            temperature=self.config.temperature,
-            batch_size=self.config.generation_batch_size,
-        )
 
     def round_summary(self, rows: list[Row]) -> dict[str, float]:
         """Ground truth: mean utility and spread, ties; KL to the start, length, share ended."""

@@ -22,7 +22,7 @@ from equilign.losses.policy_gradient import (
     leave_one_out,
     penalised_reward,
 )
-from equilign.rollout import Group, completion_logps, score_answers
+from equilign.rollout import Group, completion_logps
 from equilign.rules import REINFORCE, RLOO, RewardRule
 from equilign.trainers.game_trainer import GameTrainer
 from equilign.trainers.reward_config import (
@@ -166,9 +166,9 @@ class SequenceTrainer(RewardTrainer):
         nats) and ``advantages`` (0 without a verdict).
         """
         groups, rows = self.sample_and_judge(index, number, members)
-        current = self._logps(groups)
+        current = self.score_own(groups)
         with self.references.playing(_REFERENCE):
-            reference = self._logps(groups)
+            reference = self.score(groups)
         for row, now, start in zip(rows, current, reference, strict=True):
             row["logps"] = {"current": now, _REFERENCE: start}
         worth = penalised_reward(
@@ -186,15 +186,6 @@ class SequenceTrainer(RewardTrainer):
         for row, values in zip(rows, advantages.nan_to_num(nan=0.0).tolist(), strict=True):
             row["advantages"] = values
         return rows
-
-    def _logps(self, groups: list[Group]) -> list[list[float]]:
-        return score_answers(
-            self.policy,
-            groups,
-            pad_id=self.pad_id,
-            temperature=self.config.temperature,
-            batch_size=self.config.generation_batch_size,
-        )
 
     def batch_loss(self, model: nn.Module, rows: list[Row]) -> tuple[Tensor, dict[str, float]]:
         """Weighted mean of the clipped surrogate over all responses, unjudged ones as zeros."""

@@ -5,7 +5,6 @@ Leader maximises and the Follower minimises
 ``E[P(y > z) + beta_F KL(omega(.|y) || omega_ref)] - beta_L KL(pi || pi_ref)``.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -31,7 +30,6 @@ from equilign.trainers.setup import tokenizer_of
 from equilign.trainers.slhf_config import SLHFConfig
 from equilign.trainers.slhf_loss import side_loss, value
 from equilign.trainers.slhf_rows import (
-    Responses,
     fill,
     judge,
     make_rows,
@@ -214,31 +212,27 @@ class SLHFTrainer(GameTrainer):
             seed("follower"),
         )
         rows = make_rows(members, led, replied, judge(self.oracle, led, replied))
-        self._score(rows)
+        self._score(rows, {"leader": led, "follower": [g for side in replied for g in side]})
         listed = any(g.weights for g in led), any(g.weights for s in replied for g in s)
         value(rows, dict(zip(self.roles, listed, strict=True)), args)
         return rows
 
-    def _score(self, rows: list[Row]) -> None:
+    def _score(self, rows: list[Row], said: Mapping[Role, list[Group]]) -> None:
         """Log-probabilities of every response, now and under the reference."""
         original = self.slhf_config.follower_reference == "prompt"
         for role in self.roles:
             with self.playing(role):
-                now = self._tokens(responses(rows, role))
+                now = self.score_own(said[role])
                 with self.references.playing(_REFERENCE):
-                    start = self._tokens(responses(rows, role, original_prompt=original))
-            fill(rows, role, "logps", [math.fsum(tokens) for tokens in now])
+                    start, _ = score_tokens(
+                        self.policy,
+                        responses(rows, role, original_prompt=original).pairs,
+                        pad_id=self.pad_id,
+                        temperature=self.config.temperature,
+                        batch_size=self.config.generation_batch_size,
+                    )
+            fill(rows, role, "logps", [logp for group in now for logp in group])
             fill(rows, role, "ref_logps", start)
-
-    def _tokens(self, asked: Responses) -> list[list[float]]:
-        found, _ = score_tokens(
-            self.policy,
-            asked.pairs,
-            pad_id=self.pad_id,
-            temperature=self.config.temperature,
-            batch_size=self.config.generation_batch_size,
-        )
-        return found
 
     def round_summary(self, rows: list[Row]) -> dict[str, float]:
         """See `equilign.trainers.slhf_rows.summary`."""
