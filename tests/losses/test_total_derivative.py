@@ -232,12 +232,11 @@ def test_conjugate_gradients_are_the_dense_solution():
     assert all(p.grad is None for p in parameters)
 
 
-def gauss_newton(model, damping, pairs=NET_PAIRS):
-    gram = PairGram.of(model, lambda: model(FEATURES), pairs.first, pairs.second, SHARES)
-    margin = pairs.margins(gram.rewards)
-    return gauss_newton_response(
-        gram.gram, gram.alignment, margin, pairs.win_prob, pairs.weight, damping=damping
-    )
+def gauss_newton(model, damping, pairs=NET_PAIRS, unit=1.0, **options):
+    found = PairGram.of(model, lambda: model(FEATURES), pairs.first, pairs.second, SHARES)
+    gram, alignment = unit**2 * found.gram, unit**2 * found.alignment
+    rest = (pairs.margins(found.rewards), pairs.win_prob, pairs.weight)
+    return gauss_newton_response(gram, alignment, *rest, damping=damping, **options)
 
 
 class Linear(nn.Linear):
@@ -284,6 +283,28 @@ def test_damping_is_raised_until_the_curvature_is_positive():
     assert not found.solution.negative_curvature
     expected, _ = dense(model, found.damping)
     torch.testing.assert_close(found.along, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_relative_damping_is_in_largest_curvatures():
+    torch.manual_seed(0)
+    model = Linear(4, 1, bias=True).double()
+    _, hessian = dense(model, 1.0)  # of a linear reward it is the Gauss-Newton form
+    top = float(torch.linalg.eigvalsh(hessian)[-1])
+    assert top > 0.05
+    found = gauss_newton(model, 0.1, relative_damping=3.0)
+    plain = gauss_newton(model, 0.1 + 3.0 * top)
+    assert found.damping == pytest.approx(0.1 + 3.0 * top, rel=1e-9)
+    torch.testing.assert_close(found.along, plain.along, rtol=1e-9, atol=1e-12)
+
+
+def test_with_relative_damping_alone_units_of_the_weights_do_not_matter():
+    """Weights in thousandths: gradients a thousandfold, the response as it was."""
+    one, other = (
+        gauss_newton(Net(), 0.0, unit=unit, relative_damping=2.0).along for unit in (1.0, 1e3)
+    )
+    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-15)
+    fixed, changed = (gauss_newton(Net(), 1.0, unit=unit).along for unit in (1.0, 1e3))
+    assert float((changed - fixed).abs().max()) > 0.1
 
 
 def test_directional_derivatives_agree():

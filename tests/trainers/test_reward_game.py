@@ -56,7 +56,8 @@ def fitted(oracle, model, ridge=RIDGE):
 
 def at_the_fit(folder, name, oracle, ridge=RIDGE, **options):
     """A trainer in the middle of a round: the reward fitted, the rows told what they are worth."""
-    trainer = build(folder, name, oracle=oracle, ridge=ridge, damping=0.0, beta=BETA, **options)
+    undamped = {"damping": 0.0, "relative_damping": 0.0}
+    trainer = build(folder, name, oracle=oracle, ridge=ridge, beta=BETA, **undamped, **options)
     start = policy_of(trainer.policy)
     trainer.start_round(0)
     shake(trainer.policy)
@@ -351,6 +352,7 @@ def test_the_least_of_several_is_one_of_them(tmp_path):
         ({"reward_lora_rank": 0}, "reward_lora_rank = 0"),
         ({"cg_iterations": 0}, "cg_iterations = 0"),
         ({"beta": -0.1}, "beta = -0.1"),
+        ({"relative_damping": -1.0}, "relative_damping = -1.0; it must be >= 0"),
         ({"reward_batch_size": 1}, "reward_batch_size = 1"),
     ],
 )

@@ -301,6 +301,7 @@ def gauss_newton_response(
     weight: Float[Tensor, " pair"],
     *,
     damping: float,
+    relative_damping: float = 0.0,
 ) -> Response:
     """The pairs' response with the Gauss-Newton Hessian, by a system of one row per pair.
 
@@ -311,15 +312,25 @@ def gauss_newton_response(
         win_prob: labels.
         weight: of the pairs in the likelihood.
         damping: added to the Hessian's diagonal, the ridge included; > 0.
+        relative_damping: as many times the largest curvature of these pairs is added beside it:
+            the response is then the same in whatever unit the parameters are.
     """
     # float64: small next to the passes through the model, and Gram matrices square the condition.
     wide = gram.double()
     bend = (weight * curvatures(margin)).double()
+    if relative_damping:
+        damping += relative_damping * _largest(wide, bend)
     system = wide * bend[None, :] + damping * torch.eye(
         len(wide), dtype=wide.dtype, device=wide.device
     )
     along = torch.linalg.solve(system, alignment.double()).to(margin.dtype)
     return Response(along, residuals(margin, win_prob) * along, margin, damping)
+
+
+def _largest(gram: Float[Tensor, "pair pair"], bend: Float[Tensor, " pair"]) -> float:
+    """Largest eigenvalue of ``D W D^T``, which is that of ``W^(1/2) D^T D W^(1/2)``."""
+    root = bend.sqrt()
+    return float(torch.linalg.eigvalsh(root[:, None] * gram * root[None, :])[-1].clamp(min=0.0))
 
 
 # -- from pairs to answers ---------------------------------------------------------------------

@@ -135,6 +135,14 @@ class RewardGameConfig(GameConfig):
     damping: float = field(
         default=1e-3, metadata={"help": "Added to the ridge in the total derivative's system."}
     )
+    relative_damping: float = field(
+        default=10.0,
+        metadata={
+            "help": "solver = 'woodbury': so many times the batch's largest curvature is added "
+            "too. A reward that has hardly been fitted is flat; with little damping its response "
+            "drowns the gradient. 0 for the implicit gradient itself. 'cg' raises its own damping."
+        },
+    )
     cg_iterations: int = field(
         default=10, metadata={"help": "Hessian-vector products of solver = 'cg'."}
     )
@@ -210,7 +218,7 @@ class RewardGameConfig(GameConfig):
         self.epochs_per_round = self._passes()
 
     def _check_weights(self) -> None:
-        for name in ("beta", "ridge", "damping", "reward_max_grad_norm"):
+        for name in ("beta", "ridge", "damping", "relative_damping", "reward_max_grad_norm"):
             if not 0.0 <= vars(self)[name] < math.inf:
                 raise ConfigError(f"{name} = {vars(self)[name]}; it must be >= 0")
         if not self.ridge + self.damping > 0.0:

@@ -205,6 +205,7 @@ class RewardPlayer:
         solver: str,
         damping: float,
         iterations: int,
+        relative_damping: float = 0.0,
     ) -> tuple[Flat, Response]:
         """How the fit's pairs respond to a change of the policy.
 
@@ -214,6 +215,7 @@ class RewardPlayer:
             solver: ``"woodbury"`` or ``"cg"``.
             damping: beside the ridge.
             iterations: of ``"cg"``.
+            relative_damping: of ``"woodbury"``, in largest curvatures.
         """
         flat = flatten(batch, range(len(batch.items)), self.like)
         share = self.like.new_tensor([s for row in shares for s in row])
@@ -247,6 +249,7 @@ class RewardPlayer:
             pairs.win_prob,
             pairs.weight,
             damping=self.ridge + damping,
+            relative_damping=relative_damping,
         )
 
     def _slope(self, items: list[Any], share: Tensor) -> tuple[Tensor, ...]:

@@ -155,14 +155,14 @@ class RewardSide:
                 solver=args.solver,
                 damping=args.damping,
                 iterations=args.cg_iterations,
+                relative_damping=args.relative_damping,
             )
             extra, size = spread(flat, found, law, selected=args.pairs == "best_worst")
             for mine, more in zip(worth, extra, strict=True):
                 mine["responses"] = [a + b for a, b in zip(mine["responses"], more, strict=True)]
-            self.told["response_rms"] = size
+            self.told["response_rms"], self.told["damping"] = size, found.damping
             if found.solution is not None:
                 self.told["cg_residual"] = found.solution.residual
-                self.told["cg_damping"] = found.damping
         if args.baseline == "mean":
             # Here and not in the loss: a batch of one process may be a single prompt.
             responses = torch.tensor([mine["responses"] for mine in worth], dtype=torch.float64)

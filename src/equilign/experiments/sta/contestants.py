@@ -83,7 +83,7 @@ class Contestant:
                 "reward_learning_rate": REWARD_LEARNING_RATE,
             }
         if self.method == TOTAL:
-            found |= {"solver": self.solver, "damping": DAMPING}
+            found |= {"solver": self.solver, "damping": DAMPING, "relative_damping": 0.0}
         if self.method == RLHF:
             found |= {"fit_batches": scale.fit_batches, "fit_epochs": scale.inner_steps}
         if self.method in (DPO, ITERATED):

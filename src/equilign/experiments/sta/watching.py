@@ -18,7 +18,7 @@ from equilign.files import read_jsonl, write_json
 from equilign.rollout import prompt_text
 from equilign.tasks.utilities import UtilityOracle
 
-_LEARNT = ("reward_loss", "reward_accuracy", "learned_reward", "response_rms", "cg_damping")
+_LEARNT = ("reward_loss", "reward_accuracy", "learned_reward", "response_rms", "damping")
 START = "start"
 """The start model, as a player."""
 
