@@ -38,8 +38,8 @@ def main(folder: Path, kind: str) -> None:
     rank = dist.get_rank()
     plain, inner = tiny_model(seed=1), tiny_model(seed=1)
     completion_logps(inner, *APART, pad_id=0)  # the first pass looks at the model
-    if kind == "ddp":
-        model = DistributedDataParallel(inner)
+    if kind.startswith("ddp"):  # transformers has it look for unused weights
+        model = DistributedDataParallel(inner, find_unused_parameters=kind == "ddp, unused")
     else:
         mesh = init_device_mesh("cpu", (2,))
         for layer in inner.model.layers:
