@@ -246,7 +246,7 @@ def test_scales_are_possible():
         assert scale.steps + 1 <= scale.pool or scale.steps < scale.pool + 3
         assert scale.rounds % scale.save_every == 0, "the last checkpoint is the end"
     assert SCALES["full"].seeds == 5
-    assert SCALES["quick"].seeds == 3
+    assert SCALES["quick"].seeds == 5
     with pytest.raises(ConfigError, match="no scale 'huge'; there are: tiny, quick, full"):
         get_scale("huge")
 

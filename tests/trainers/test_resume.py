@@ -87,15 +87,17 @@ class DieAtStep(TrainerCallback):
             raise Died
 
 
-class CountedSampler:
-    def __init__(self, inner, calls):
-        self.inner, self.calls = inner, calls
+def counted(inner, calls):
+    left = [calls]
 
-    def sample(self, *args):
-        self.calls -= 1
-        if self.calls < 0:
-            raise Died
-        return self.inner.sample(*args)
+    class Counted(TransformersSampler):
+        def sample(self, *args):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Died
+            return super().sample(*args)
+
+    return Counted(inner.model, inner.tokenizer, inner.config)
 
 
 class CountedOracle:
@@ -126,7 +128,7 @@ def die(monkeypatch, where, folder):
         monkeypatch.setattr(References, "save", save)
         trainer = make(folder)
     elif kind == "generation":
-        trainer = make(folder, wrap=lambda s: CountedSampler(s, count))
+        trainer = make(folder, wrap=lambda s: counted(s, count))
     elif kind == "judging":
         trainer = make(folder, oracle=CountedOracle(count))
     else:
@@ -182,7 +184,7 @@ def test_resume_in_the_middle_of_a_round(tmp_path, monkeypatch, uninterrupted):
 def test_journal_spares_finished_chunks(tmp_path):
     """After a kill in the second chunk the first is neither sampled nor judged again."""
     with pytest.raises(Died):
-        make(tmp_path, wrap=lambda s: CountedSampler(s, 1)).train()
+        make(tmp_path, wrap=lambda s: counted(s, 1)).train()
     asked = []
 
     def watching(inner):
