@@ -11,6 +11,7 @@ from equilign.games import PreferenceGame, duality_gap
 from equilign.play import exact_feedback, log_normalise, mirror_step, play, start_slots
 from equilign.rules import MIRROR_RULES, OGDA, Closing, Slot, Step
 from equilign.trainers import MirrorConfig, MirrorTrainer
+from equilign.trainers.slots import StagePlan
 from tests.enumerable import (
     BANDIT,
     EnumeratingSampler,
@@ -82,7 +83,27 @@ def policies(model):
 )
 def test_trainer_follows_the_exact_rule(tmp_path, name, loss):
     """Steps with exact expectations, fitted to convergence: the same policies as on a matrix."""
-    rule, step = MIRROR_RULES[name], Step(eta=1.2, beta=0.2, inner_steps=2)
+    follow(tmp_path, name, loss, eta=1.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "eta"),
+    [
+        ("inpo", 4.0),
+        pytest.param("nash-md", 4.0, marks=pytest.mark.slow),
+        pytest.param("egpo", 4.0, marks=pytest.mark.slow),
+        pytest.param("mmd", 8.0, marks=pytest.mark.slow),
+    ],
+)
+def test_also_where_the_reference_weighs_more_than_the_policy(tmp_path, name, eta):
+    """Training then begins at the reference, while the answers are still the policy's."""
+    rule, step = MIRROR_RULES[name], Step(eta=eta, beta=0.2)
+    assert StagePlan(rule, step).begins_at(0) == Slot.REFERENCE
+    follow(tmp_path, name, "pairs", eta=eta)
+
+
+def follow(tmp_path, name, loss, eta):
+    rule, step = MIRROR_RULES[name], Step(eta=eta, beta=0.2, inner_steps=2)
     games = {p: random_prefs(seed) for seed, p in enumerate(PROMPTS)}
     trainer = build(
         tmp_path, rule, games, Recording,
@@ -148,14 +169,15 @@ def bandit(model):
     return policies
 
 
+@pytest.mark.parametrize("eta", [0.7, 3.0])
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_policy_gradient_is_the_exact_gradient(tmp_path, name):
+def test_policy_gradient_is_the_exact_gradient(tmp_path, name, eta):
     """One SGD step moves the weights along the gradient of the game's value, by enumeration."""
     beta, mixture, rate = 0.3, 0.4, 1e-2
     games = {p: random_prefs(seed) for seed, p in enumerate(PROMPTS)}
     trainer = build(
         tmp_path, MIRROR_RULES[name], games, Recording,
-        eta=0.7, beta=beta, mixture=mixture, num_rounds=2, optim="sgd", learning_rate=rate,
+        eta=eta, beta=beta, mixture=mixture, num_rounds=2, optim="sgd", learning_rate=rate,
         lr_scheduler_type="constant", warmup_steps=0,
     )  # fmt: skip
     # Away from the reference, so that the KL term has a gradient.

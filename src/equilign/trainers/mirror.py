@@ -144,7 +144,8 @@ class MirrorTrainer(GameTrainer):
 
     def _add_logps(self, index: int, groups: list[Group], rows: list[Row]) -> None:
         """Log-probabilities under every anchor, and under the start model for the KL metric."""
-        current = self.score_own(groups)
+        with self.slots.playing(Slot.CURRENT):
+            current = self.score_own(groups)
         for slot in sorted(self.stages.anchors(index) | {Slot.CURRENT, Slot.REFERENCE}):
             scored = groups
             if slot not in self.stages.anchors(index) and not groups[0].weights:

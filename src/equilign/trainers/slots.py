@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from equilign.rules import MirrorRule, MirrorStage, Slot, Step
+from equilign.rules import Closing, MirrorRule, MirrorStage, Slot, Step
 from equilign.trainers.references import References
 
 _MADE = (Slot.MIXTURE,)  # not stored: sampled from those that it mixes
@@ -45,8 +45,9 @@ class StagePlan:
         """Slots whose weights are kept beside the model, the reference always among them."""
         anchors, opponents = self.rule.slots(self.step)
         needed = set(anchors | opponents | {Slot.REFERENCE}) - set(_MADE)
-        # With one stage and no memory, the model itself is the current policy of its round.
-        if len(self.rule.stages) == 1 and Slot.PREVIOUS not in needed:
+        # With one stage that begins there and no memory, the model itself is the current policy.
+        begins = self.begins_at(0) == Slot.CURRENT
+        if len(self.rule.stages) == 1 and begins and Slot.PREVIOUS not in needed:
             needed.discard(Slot.CURRENT)
         else:
             needed.add(Slot.CURRENT)
@@ -55,8 +56,11 @@ class StagePlan:
     def begins_at(self, index: int) -> Slot:
         """Where training starts: the anchor with the largest weight, the current one of equals.
 
-        The target does not depend on it; it is the nearest point that is known.
+        The target does not depend on it; it is the nearest point that is known. A gradient is taken
+        where the policy is.
         """
+        if self.rule.closing == Closing.GRADIENT:
+            return Slot.CURRENT
         weights = self.stage(index).anchor(self.step)
         return max(weights, key=lambda slot: (weights[slot], slot == Slot.CURRENT))
 
