@@ -103,7 +103,7 @@ def work(kind: str, settings: dict, folder: str) -> dict:
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         **{
             name: [m[name] for m in told if name in m]
-            for name in ("cg_residual", "cg_damping", "response_rms", "reward_loss")
+            for name in ("cg_residual", "damping", "response_rms", "reward_loss")
         },
         "gauss_newton_against_exact": agreement,
     }

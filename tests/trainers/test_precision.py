@@ -1,7 +1,9 @@
 """Precision, checkpointing and adapters: what is sampled and scored is what is trained."""
 
+import copy
 import dataclasses
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -49,6 +51,28 @@ def test_under_bf16_references_are_scored_as_the_policy_is_trained(tmp_path):
     # The first batch is trained before anything moved: its log-ratio is rounding of bf16 alone.
     logged = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert logged[1]["abs_log_ratio_to_anchor_nats"] < 0.02
+
+
+@pytest.mark.parametrize(
+    "peft_config", [None, LoraConfig(r=8, target_modules=["v_proj", "o_proj"])]
+)
+def test_under_bf16_the_reference_stays_where_it_is(tmp_path, peft_config):
+    """Autocast keeps casts of weights by parameter; a reference swaps what is in them."""
+    options = {"peft_config": peft_config, "num_rounds": 2}
+    options |= {"learning_rate": 0.3 if peft_config else 0.05}
+    trainer = make(tmp_path, bf16=True, **options)
+    with trainer.policy.disable_adapter() if peft_config else nullcontext():
+        start = copy.deepcopy(trainer.policy)
+    trainer.train()
+    second = [json.loads(x) for x in trainer.round_file(1).read_text().splitlines()]
+    moved = 0.0
+    for row in second:
+        ids = row["completion_ids"][:1]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            [want] = score_completions(start, [row["prompt_ids"]], ids, pad_id=0)
+        assert row["logps"]["reference"][0] == pytest.approx(want, rel=1e-2, abs=0.02)
+        moved = max(moved, abs(row["logps"]["current"][0] - want))
+    assert moved > 0.2, "stale weights would do as well"
 
 
 def lora_trainer(folder, model, peft_config):

@@ -313,7 +313,7 @@ def gauss_newton_response(
         weight: of the pairs in the likelihood.
         damping: added to the Hessian's diagonal, the ridge included; > 0.
         relative_damping: as many times the largest curvature of these pairs is added beside it:
-            the response is then the same in whatever unit the parameters are.
+            without ``damping`` the response is the same in whatever unit the parameters are.
     """
     # float64: small next to the passes through the model, and Gram matrices square the condition.
     wide = gram.double()

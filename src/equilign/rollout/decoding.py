@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from equilign.rollout.draws import draw, nucleus
 from equilign.rollout.mixture import Part, mixed_logits
-from equilign.rollout.models import accepts, base_model
+from equilign.rollout.models import OneOfSeveral, accepts, base_model
 
 _DROP_SHARE = 0.125
 """Finished rows leave the batch when they are this share of it."""
@@ -56,8 +56,19 @@ def can_decode(model: nn.Module) -> bool:
     kinds = vars(base.config).get("layer_types") or ()
     return (
         base._supports_default_dynamic_cache()  # type: ignore[operator]
+        and accepts(model, "past_key_values")
+        and not _counts_positions_its_own_way(base)
         and set(kinds) <= {"full_attention", "sliding_attention"}
         and not _writes_its_own_past(model)
+    )
+
+
+def _counts_positions_its_own_way(base: nn.Module) -> bool:
+    """RoBERTa's kind begins after the number of its padding token."""
+    return any(
+        isinstance(module, nn.Embedding) and module.padding_idx is not None
+        for name, module in base.named_modules()
+        if name.endswith("position_embeddings")
     )
 
 
@@ -65,7 +76,14 @@ def _writes_its_own_past(model: nn.Module) -> bool:
     """Prefix tuning puts learned keys and values where the cache begins."""
     from peft import PeftModel  # only where the extra is there to be asked
 
-    return isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
+    for module in model.modules():
+        if isinstance(module, OneOfSeveral):
+            return _writes_its_own_past(module.current)
+        if isinstance(module, PeftModel):
+            return bool(module.active_peft_config.is_prompt_learning)
+        if isinstance(module, PreTrainedModel):
+            break
+    return False
 
 
 class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]

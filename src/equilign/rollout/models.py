@@ -2,6 +2,7 @@
 
 import inspect
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -38,6 +39,28 @@ def is_compiled(model: nn.Module) -> bool:
         if isinstance(module, PreTrainedModel):
             return False
     return False
+
+
+def tables_depend_on_length(model: nn.Module) -> bool:
+    """Whether rotary angles of a token depend on what follows it: "dynamic" and "longrope".
+
+    Such a model gives another law to a token in a long row than in a short one.
+    """
+    base = base_model(model)
+    if base is None:
+        return False
+    kinds = list(_rope_types(getattr(base.config, "rope_parameters", None)))
+    kinds += _rope_types(getattr(base.config, "rope_scaling", None))
+    return any(kind == "longrope" or "dynamic" in kind for kind in kinds)
+
+
+def _rope_types(told: object) -> Iterator[str]:
+    """Of all layers; each kind of layer may have parameters of its own."""
+    if isinstance(told, Mapping):
+        for name, value in told.items():
+            if name in ("rope_type", "type") and isinstance(value, str):
+                yield value
+            yield from _rope_types(value)
 
 
 def accepts(model: nn.Module, argument: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
@@ -98,10 +99,21 @@ def output_layer(model: nn.Module, inputs: dict[str, Any]) -> OutputLayer | None
     if type(linear) is not nn.Linear or "forward" in vars(linear) or is_compiled(model):
         return None
     softcap = vars(base.config).get("final_logit_softcapping")
+    if softcap is not None and not _may_be_lifted(base.config):
+        return None
     layer = OutputLayer(linear, base.config, softcap)
     if base not in _UNTOUCHED:
         _UNTOUCHED[base] = _hands_back(model, layer, inputs)
     return layer if _UNTOUCHED[base] else None
+
+
+def _may_be_lifted(config: PreTrainedConfig) -> bool:
+    """Whether the configuration lets go of its soft cap; Gemma 3n's insists on a number."""
+    try:
+        with OutputLayer(nn.Linear(1, 1), config, config.final_logit_softcapping).uncapped():
+            return True
+    except StrictDataclassError:
+        return False
 
 
 @torch.no_grad()

@@ -19,7 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import DynamicCache
 
 from equilign.rollout.decoding import can_decode
-from equilign.rollout.models import accepts, base_model, is_compiled
+from equilign.rollout.models import (
+    accepts,
+    base_model,
+    is_compiled,
+    tables_depend_on_length,
+)
 
 _WORTH = 0.75
 """Prompts are read apart where that leaves at most this share of the tokens, padding included."""
@@ -53,7 +58,7 @@ class Past:
         owners = self.owners[list(rows)]
         cache, mask = DynamicCache(), self.mask[owners]
         cache.layers = [copy(layer) for layer in self.cache.layers]
-        cache.batch_select_indices(owners)
+        cache.reorder_cache(owners.long())  # type: ignore[arg-type]
         given: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
         if self.padded:
             given["attention_mask"] = torch.cat([mask, mask.new_ones(len(mask), width)], dim=1)
@@ -82,8 +87,8 @@ def read_prompts(
 
     Returns:
         None where it would not save enough, or where the model cannot: no ordinary key-value
-        cache, compiled, gradient checkpointing, which keeps nothing, DeepSpeed, or training under
-        FSDP.
+        cache, angles that depend on the length of the row, compiled, gradient checkpointing, which
+        keeps nothing, DeepSpeed, or training under FSDP.
     """
     known = {prompt: i for i, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     device = next(model.parameters()).device
@@ -98,6 +103,8 @@ def read_prompts(
     if accepts(model, "position_ids"):
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs)
+    if cache.get_seq_length() != ids.shape[1]:
+        return None  # it took the cache, and left it aside
     owners = torch.tensor([known[tuple(prompt)] for prompt in prompts], device=device)
     lengths = [len(c) for c in completions]
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
@@ -145,8 +152,10 @@ def _can(model: nn.Module) -> bool:
     base = base_model(model)
     if base is None or not accepts(model, "logits_to_keep") or is_compiled(model):
         return False
-    if type(model).__name__ == "DeepSpeedEngine":
+    if type(model).__name__ == "DeepSpeedEngine" or tables_depend_on_length(model):
         return False
+    if getattr(base.config, "output_router_logits", False):
+        return False  # their balance is computed from a mask as wide as the tokens
     if torch.is_grad_enabled() and any(isinstance(m, FSDPModule) for m in model.modules()):
         return False  # the cache is no output of a layer: its gradient finds the weights put away
     forgets = base.training and any(

@@ -36,6 +36,7 @@ from equilign.rollout import (
     pad_token,
     score_answers,
 )
+from equilign.rollout.models import tables_depend_on_length
 from equilign.trainers.checkpoints import CheckpointingTrainer
 from equilign.trainers.config import GameConfig
 from equilign.trainers.metrics import MetricsFile
@@ -204,11 +205,15 @@ class GameTrainer(CheckpointingTrainer):
     def sampler_tells(self) -> bool:
         """Whether log-probabilities that come with samples are those of the policy, to rounding."""
         sampler = self.sampler
+        device = self.accelerator.device.type
+        rounded = device != "cpu" and torch.get_float32_matmul_precision() != "highest"
         return (
             isinstance(sampler, TransformersSampler)
             and sampler.model is self.policy
             and sampler.config.temperature == self.config.temperature
             and self.accelerator.mixed_precision == "no"
+            and not rounded
+            and not tables_depend_on_length(self.policy)
             and {p.dtype for p in self.policy.parameters()} <= {torch.float32, torch.float64}
         )
 

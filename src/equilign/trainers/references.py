@@ -60,6 +60,7 @@ class References:
         with torch.no_grad():
             for n, p in self._trainable().items():
                 p.copy_(self._weights[name][n])
+        torch.clear_autocast_cache()
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
@@ -90,10 +91,13 @@ class References:
         try:
             for n, p in live.items():
                 p.data = held[name][n]
+            # Autocast remembers by parameter what it has cast: it would go on with other weights.
+            torch.clear_autocast_cache()
             yield
         finally:
             for n, p in live.items():
                 p.data = own[n]
+            torch.clear_autocast_cache()
 
     def save(self, folder: Path, *, write: bool = True) -> None:
         """Write every reference into ``folder``, one safetensors file each.

@@ -307,9 +307,10 @@ class RewardGameTrainer(GameTrainer):
             if w > 0.0
         ]
         kept = torch.tensor([[w > 0.0 for w in row["law"]] for row in rows])
-        if not flat:  # nothing but ties: nothing to learn, but still a loss of this model
-            parameters = [p for p in model.parameters() if p.requires_grad]
-            return sum((p.sum() for p in parameters), torch.zeros(())) * 0.0, {}
+        if not flat:
+            # Nothing but ties: nothing to learn. But DDP waits for a pass of every process.
+            one = [self.pad_id]
+            return 0.0 * completion_logps(model, [one], [one], pad_id=self.pad_id).sum(), {}
         found = completion_logps(
             model,
             [prompt for prompt, _ in flat],
