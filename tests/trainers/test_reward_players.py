@@ -122,9 +122,14 @@ def test_a_round_of_ties_moves_nobody_towards_anything(tmp_path):
             tmp_path / samples, "sta-total", listed=False, oracle=flat, num_rounds=2, **options
         )
         before = {n: p.detach().clone() for n, p in trainer.policy.named_parameters()}
+        learning = []
+        trainer.policy.register_forward_pre_hook(
+            lambda *_, seen=learning: seen.append(torch.is_grad_enabled())
+        )
         trainer.train()
         after = dict(trainer.policy.named_parameters())
         assert all(torch.equal(p, after[n]) for n, p in before.items())
+        assert any(learning), "under DDP the other processes would wait for this one's pass"
 
 
 # -- models ---------------------------------------------------------------------------------
