@@ -16,6 +16,7 @@ COMMANDS = {
     "diagnose": ("equilign.cli.diagnose", "Is a reward model enough for this preference data?"),
     "exploit": ("equilign.cli.exploit", "How exploitable is a model? Bounds with intervals."),
     "fit-oracle": ("equilign.cli.fit_oracle", "Train a judge from pairwise preferences."),
+    "kl": ("equilign.cli.kl", "How far models are from the one that they started from."),
     "label": ("equilign.cli.label", "A page on which people compare answers, and are an oracle."),
     "methods": ("equilign.cli.methods", "Every method: its game, its paper, its maturity."),
     "play": ("equilign.cli.play", "Play a game by learning rules, with their duality gaps."),

@@ -6,7 +6,7 @@ log-probabilities of the tokens asked for, which it hands back untouched. The pa
 own, through its wrappers and their hooks (PEFT, DDP, gradient checkpointing, autocast).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -61,8 +61,7 @@ class OutputLayer:
         """
 
         def forward(hidden: Tensor) -> Tensor:
-            before = hidden.shape[1] - 1 - mask.shape[1]
-            place = nn.functional.pad(mask, (before, 1))
+            place = _place(hidden, mask)
             found = linear_token_logps(
                 hidden[place],
                 self.linear.weight,
@@ -74,12 +73,42 @@ class OutputLayer:
             told = found.new_zeros(place.shape).masked_scatter(place, found)
             return told.unsqueeze(-1)
 
-        with self.uncapped():
-            self.linear.forward = forward  # type: ignore[method-assign, assignment]
-            try:
-                yield
-            finally:
-                del self.linear.forward
+        with self.uncapped(), self._replaced(forward):
+            yield
+
+    @contextmanager
+    def catching(self, mask: Tensor, caught: list[Tensor]) -> Iterator[None]:
+        """Within, the layer's inputs go to ``caught``, and "logits" mean nothing.
+
+        Args:
+            mask: which positions are wanted, as of `telling`.
+            caught: gets an array ``(positions, hidden)``, row by row.
+        """
+
+        def forward(hidden: Tensor) -> Tensor:
+            caught.append(hidden[_place(hidden, mask)])
+            return hidden[..., :1]
+
+        with self.uncapped(), self._replaced(forward):
+            yield
+
+    def logits(self, hidden: Tensor, dtype: torch.dtype) -> Tensor:
+        """The model's logits for inputs of the layer, ``(positions, vocabulary)``."""
+        wide = nn.functional.linear(hidden, self.linear.weight, self.linear.bias).to(dtype)
+        return wide if self.softcap is None else (wide / self.softcap).tanh_().mul_(self.softcap)
+
+    @contextmanager
+    def _replaced(self, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        self.linear.forward = forward  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            del self.linear.forward
+
+
+def _place(hidden: Tensor, mask: Tensor) -> Tensor:
+    """``mask`` at the positions that predict its tokens."""
+    return nn.functional.pad(mask, (hidden.shape[1] - 1 - mask.shape[1], 1))
 
 
 def output_layer(model: nn.Module, inputs: dict[str, Any]) -> OutputLayer | None:

@@ -1,6 +1,7 @@
 """Log-probabilities that a model gives to stored responses."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from equilign.losses import sequence_logps, token_logps
 from equilign.losses.logps import CHUNK_ELEMENTS
 from equilign.rollout.generate import eval_mode
 from equilign.rollout.models import accepts
-from equilign.rollout.output_layer import output_layer
+from equilign.rollout.output_layer import OutputLayer, output_layer
 from equilign.rollout.prefix import read_prompts
 from equilign.rollout.types import Group
 
@@ -62,6 +63,55 @@ def _check_tokens(prompts: Sequence[Sequence[int]], completions: Sequence[Sequen
             )
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Rows that one forward pass reads.
+
+    Attributes:
+        rows: which completions they are.
+        ids: a prompt, or its last token, and the completion, ``(n, t)``.
+        attention: 1 on tokens that are no padding, ``(n, t)``.
+        answer: 1 on the completions' tokens, ``(n, t)``.
+        side: of the padding.
+        given: inputs about what was read before; empty where nothing was.
+    """
+
+    rows: Sequence[int]
+    ids: Int[Tensor, "n t"]
+    attention: Bool[Tensor, "n t"]
+    answer: Bool[Tensor, "n t"]
+    side: Literal["left", "right"] = "right"
+    given: dict[str, Any] = field(default_factory=dict)
+
+
+def readings(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    pad_id: int,
+    side: Literal["left", "right"] = "right",
+    *,
+    one_run: bool = False,
+) -> Iterator[Reading]:
+    """The forward passes that see every completion once; arguments of `completion_token_logps`.
+
+    A prompt of several completions is read once where that pays (`equilign.rollout.prefix`).
+
+    Raises:
+        DataError: a prompt or a completion has no tokens.
+    """
+    _check_tokens(prompts, completions)
+    past = read_prompts(model, prompts, completions, pad_id, one_run=one_run)
+    if past is None:
+        padded = pad_pairs(prompts, completions, pad_id, side)
+        yield Reading(range(len(prompts)), *padded, side=side)
+        return
+    for rows in past.runs:
+        last, mine = [prompts[i][-1:] for i in rows], [completions[i] for i in rows]
+        padded = pad_pairs(last, mine, pad_id, "right")
+        yield Reading(rows, *padded, given=past.inputs(model, rows, padded[0].shape[1]))
+
+
 def completion_token_logps(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
@@ -92,44 +142,47 @@ def completion_token_logps(
         Log-probabilities, 0 outside the completions, and the mask of the completions' tokens; the
         columns are those from the first token of any completion on.
     """
-    _check_tokens(prompts, completions)
-    past = read_prompts(model, prompts, completions, pad_id, one_run=one_run)
     scale = 1.0 if temperature == 0.0 else temperature
-    if past is None:
-        padded = pad_pairs(prompts, completions, pad_id, side)
-        return _read(model, *padded, side=side, scale=scale)
     logps, masks = [], []
     order: list[int] = []
-    width = max(map(len, completions))
-    for rows in past.runs:
-        last, mine = [prompts[i][-1:] for i in rows], [completions[i] for i in rows]
-        padded = pad_pairs(last, mine, pad_id, "right")
-        given = past.inputs(model, rows, padded[0].shape[1])
-        found, mask = _read(model, *padded, side="right", scale=scale, given=given)
-        room = (0, width - found.shape[1])
+    for reading in readings(model, prompts, completions, pad_id, side, one_run=one_run):
+        found, mask = _read(model, reading, scale)
+        if not reading.given:
+            return found, mask
+        room = (0, max(map(len, completions)) - found.shape[1])
         logps.append(nn.functional.pad(found, room))
         masks.append(nn.functional.pad(mask, room))
-        order += rows
+        order += reading.rows
     back = torch.tensor(order, device=logps[0].device).argsort()
     return torch.cat(logps)[back], torch.cat(masks)[back]
 
 
-def _read(
-    model: nn.Module,
-    ids: Int[Tensor, "n t"],
-    attention: Bool[Tensor, "n t"],
-    answer: Bool[Tensor, "n t"],
-    *,
-    side: Literal["left", "right"],
-    scale: float,
-    given: dict[str, Any] | None = None,
-) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
-    """`completion_token_logps` in one forward pass; ``given`` are inputs about what came before."""
+@dataclass(frozen=True)
+class ForwardPass:
+    """A forward pass over a `Reading`.
+
+    Attributes:
+        inputs: of the model.
+        asked: the tokens whose predictions are wanted, ``(n, t)``; the model's last ``t + 1``
+            positions but one make them.
+        mask: which of them are tokens of a completion, ``(n, t)``.
+        layer: the output layer, if it can be replaced.
+    """
+
+    inputs: dict[str, Any]
+    asked: Int[Tensor, "n t"]
+    mask: Bool[Tensor, "n t"]
+    layer: OutputLayer | None
+
+
+def forward_pass(model: nn.Module, reading: Reading) -> ForwardPass:
+    """What a model is to be given for a reading."""
     device = next(model.parameters()).device
-    ids, attention, answer = ids.to(device), attention.to(device), answer.to(device)
+    ids, attention = reading.ids.to(device), reading.attention.to(device)
+    answer = reading.answer.to(device)
     inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
     # Padding on the right is never looked at from the left: it needs no mask.
-    if side == "left" and not bool(attention.all()):
+    if reading.side == "left" and not bool(attention.all()):
         inputs["attention_mask"] = attention.long()
         if accepts(model, "position_ids"):
             inputs["position_ids"] = (attention.long().cumsum(-1) - 1).clamp(min=0)
@@ -138,15 +191,21 @@ def _read(
     keep = ids.shape[1] - first + 1
     if accepts(model, "logits_to_keep"):
         inputs["logits_to_keep"] = keep
-    asked, mask = ids[:, first:], answer[:, first:]
     layer = output_layer(model, inputs)
-    inputs |= given or {}
-    if layer is None:
-        logps = _widened(model(**inputs).logits[:, -keep:-1], asked, scale)
-        return logps.masked_fill(~mask, 0.0), mask
-    with layer.telling(asked, mask, scale):
-        told: Tensor = model(**inputs).logits
-    return told[:, -keep:-1, 0], mask
+    return ForwardPass(inputs | reading.given, ids[:, first:], answer[:, first:], layer)
+
+
+def _read(
+    model: nn.Module, reading: Reading, scale: float
+) -> tuple[Float[Tensor, "n t"], Bool[Tensor, "n t"]]:
+    """`completion_token_logps` in one forward pass."""
+    go = forward_pass(model, reading)
+    if go.layer is None:
+        logits = model(**go.inputs).logits[:, -go.mask.shape[1] - 1 : -1]
+        return _widened(logits, go.asked, scale).masked_fill(~go.mask, 0.0), go.mask
+    with go.layer.telling(go.asked, go.mask, scale):
+        told: Tensor = model(**go.inputs).logits
+    return told[:, -go.mask.shape[1] - 1 : -1, 0], go.mask
 
 
 def _widened(

@@ -1,8 +1,8 @@
 """Leader and Follower from folders, hub names and servers."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -225,13 +225,19 @@ class LocalSampler:
 
     def sample(self, prompts: Sequence[Prompt], num_samples: int, seed: int) -> list[Group]:
         """See `equilign.rollout.Sampler.sample`."""
+        with self.playing() as model:
+            inner = TransformersSampler(model, self.tokenizer, self.sampling)
+            return inner.sample(prompts, num_samples, seed)
+
+    @contextmanager
+    def playing(self) -> Iterator[PreTrainedModel]:
+        """Within, the model is this player."""
         model: Any = self.models[self.root]
-        inner = TransformersSampler(model, self.tokenizer, self.sampling)
         if self.adapter is not None:
             model.set_adapter(self.adapter)
         bare = self.adapter is None and isinstance(model, PeftModel)
         with model.disable_adapter() if bare else nullcontext():
-            return inner.sample(prompts, num_samples, seed)
+            yield model
 
 
 def _adapted(model: Any, folder: str, name: str) -> Any:  # noqa: ANN401 - any model or PeftModel
@@ -326,10 +332,19 @@ def positions(folder: str, download: bool) -> int | None:
     Raises:
         ModelError: there is no configuration that can be read.
     """
+    return _configured(folder, download, "max_position_embeddings")
+
+
+def vocabulary(folder: str, download: bool) -> int | None:
+    """How many different tokens a model tells apart; None and errors as of `positions`."""
+    return _configured(folder, download, "vocab_size")
+
+
+def _configured(folder: str, download: bool, name: str) -> int | None:
     source = _place(base_of(folder) or folder)
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=not download)
     except Exception as error:
         raise ModelError(f"cannot read the configuration of {source}: {error}") from error
-    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    found = getattr(config.get_text_config(), name, None)
     return found if isinstance(found, int) else None

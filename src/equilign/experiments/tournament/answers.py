@@ -78,9 +78,18 @@ def read_prompts(config: TournamentConfig, entries: Sequence[Entry]) -> Prompts:
             "which prompts? Give --prompts FILE, or --prompts shipped; a file of answers among "
             "the players would bring its own"
         )
+    return prompts_of(path, config.chat, config.max_prompts)
+
+
+def prompts_of(path: str, chat: bool, max_prompts: int | None) -> Prompts:
+    """The prompts of a file, or 'shipped'; arguments as of `TournamentConfig`.
+
+    Raises:
+        DataError: unreadable, empty or malformed.
+    """
     if path == "-":
         raise DataError("--prompts - (stdin) is read more than once here; give a file")
-    rows = tuple(Source(path, False, config.chat, config.max_prompts))
+    rows = tuple(Source(path, False, chat, max_prompts))
     if not rows:
         raise DataError(f"{path} holds no prompts")
     texts = tuple(prompt_text(row.prompt) for row in rows)

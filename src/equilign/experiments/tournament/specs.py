@@ -124,18 +124,22 @@ def read_players(config: TournamentConfig) -> list[Entry]:
             "NAME=SPEC for each, such as --player start=shipped --player sppo=runs/sppo"
         )
     entries = [read_player(text) for text in config.player]
-    _check_names(entries)
+    check_names(entries)
     return entries
 
 
-def read_player(text: str) -> Entry:
+def read_player(text: str, option: str = "--player") -> Entry:
     """One ``NAME=SPEC``, or a SPEC that is named after what it is.
+
+    Args:
+        text: what the user wrote.
+        option: after which option.
 
     Raises:
         ConfigError: it is malformed; says where.
     """
     name, spec_text = _split(text)
-    where = f"--player {text!r}"
+    where = f"{option} {text!r}"
     if not spec_text.strip():
         raise ConfigError(f"{where}: nothing stands after the name; write NAME=SPEC")
     try:
@@ -190,7 +194,12 @@ def _check_name(name: str, where: str) -> str:
     return name
 
 
-def _check_names(entries: Sequence[Entry]) -> None:
+def check_names(entries: Sequence[Entry], option: str = "--player") -> None:
+    """Raise if two players have one name.
+
+    Raises:
+        ConfigError: names both.
+    """
     seen: dict[str, Entry] = {}
     for entry in entries:
         # Files of some systems do not tell upper from lower case.
@@ -198,5 +207,5 @@ def _check_names(entries: Sequence[Entry]) -> None:
         if other is not entry:
             raise ConfigError(
                 f"two players are called {entry.name!r} ({other.source} and {entry.source}); "
-                "give each a name of its own: --player NAME=SPEC"
+                f"give each a name of its own: {option} NAME=SPEC"
             )

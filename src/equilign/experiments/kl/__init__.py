@@ -1,0 +1,1 @@
+"""`equilign kl`: how far models are from a start model."""
