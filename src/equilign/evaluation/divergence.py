@@ -167,9 +167,9 @@ def divergences(
         ids = torch.tensor([t for i in rows for t in answers[i]], device=both[0].states.device)
         numbers = token_divergences(both[0], both[1], ids, chunk_elements)
         lengths = [len(answers[i]) for i in rows]
-        sums = zip(*([p.sum().item() for p in x.split(lengths)] for x in numbers), strict=True)
-        for i, (logp, start_logp, exact) in zip(rows, sums, strict=True):
-            found[i] = Divergence(logp, start_logp, exact, lengths.pop(0), flat[i][1].finished)
+        sums = [[float(p.sum()) for p in torch.split(x, lengths)] for x in numbers]
+        for i, length, logp, start_logp, exact in zip(rows, lengths, *sums, strict=True):
+            found[i] = Divergence(logp, start_logp, exact, length, flat[i][1].finished)
     values = iter(found[i] for i in range(len(flat)))
     return [[next(values) for _ in g.completions] for g in groups]
 

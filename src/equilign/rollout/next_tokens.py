@@ -58,7 +58,7 @@ def next_tokens(
     for reading in readings(model, prompts, completions, pad_id):
         go = forward_pass(model, reading)
         layer = go.layer
-        parts = _states(model, go).split(go.mask.sum(1).tolist())
+        parts = torch.split(_states(model, go), go.mask.sum(1).tolist())
         found |= dict(zip(reading.rows, parts, strict=True))
     return NextTokens(torch.cat([found[i] for i in range(len(completions))]), layer)
 

@@ -57,9 +57,9 @@ def _draw(axes: Axes, estimates: Sequence[Mapping[str, float | None]], name: str
         value = found[name]
         if value is None:
             continue
-        low, high = (value if found[k] is None else found[k] for k in ("low", "high"))
+        ends = [value if (end := found[k]) is None else end for k in ("low", "high")]
         look = style(row) | {"linestyle": "none"}
-        error = [[max(0.0, value - low)], [max(0.0, high - value)]]
+        error = [[abs(end - value)] for end in ends]
         axes.errorbar([value], [row], xerr=error, capsize=4, **look)
     axes.set_xlim(left=0.0 if axes.get_xlim()[0] > 0.0 else None)
     axes.grid(False, axis="y")

@@ -56,6 +56,8 @@ class Pairing:
             ModelError: the two have other tokenizers or vocabularies.
             DataError: a prompt is too long for one of them.
         """
+        for role in self.players:
+            self._same_vocabulary(role)
         self.model.check(prompts)
         for row in prompts.rows:
             tokens = self.players["leader"].tokens(row.prompt)
@@ -65,7 +67,6 @@ class Pairing:
                     f"{self.start.limit}. Shorten it, or lower max_new_tokens"
                 )
         for role in self.players:
-            self._same_vocabulary(role)
             self._same_tokenizer(role, prompts)
 
     def _same_vocabulary(self, role: Role) -> None:
