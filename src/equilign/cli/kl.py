@@ -61,7 +61,7 @@ def _print(results: dict[str, Any]) -> None:
         table.add_row(
             plain(p["name"]),
             _interval(p["kl"], "nats", 3),
-            _interval(p["k1"], "nats", 3),
+            _interval(p["k1"], "nats", 2),
             _number(p["kl_per_token"]["nats"], 4),
             _interval(p["tokens"], "mean", 1),
             f"{100.0 * p['finished_share']:.1f} %",

@@ -46,7 +46,7 @@ def _figure(players: Sequence[Mapping[str, Any]]) -> Figure:
     _draw(right, [p["tokens"] for p in players], "mean")
     left.set_yticks(range(len(players)), [short(p["name"], _LONGEST) for p in players])
     left.set_ylim(len(players) - 0.5, -0.5)
-    left.set_xlabel("KL from the start model (nats per answer)")
+    left.set_xlabel("KL from the start model (nats per answer, 95 % interval)")
     right.set_xlabel("Length (tokens)")
     return figure
 
