@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from equilign.cli.console import plain, print_json, round_progress
+from equilign.cli.options import run_options
 from equilign.fitting.config import FitConfig
 
 _FLAGS = ("compare",)
@@ -42,14 +43,7 @@ def _of_config(function: Callable[..., None]) -> Callable[..., None]:
 @click.command("fit-oracle", context_settings={"show_default": True})
 @click.argument("kind", metavar="{reward|pairwise|general}")
 @_of_config
-@click.option(
-    "--output-dir",
-    type=click.Path(path_type=Path),
-    default=Path("equilign-judge"),
-    help="Run directory.",
-)
-@click.option("--resume", is_flag=True, help="Go on with the run in the output directory.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@run_options("equilign-judge")
 def command(
     kind: str,
     output_dir: Path,

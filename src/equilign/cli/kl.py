@@ -10,20 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from equilign.cli.console import plain, print_json, round_progress
-from equilign.cli.options import options_of
+from equilign.cli.options import options_of, run_options
 from equilign.experiments.kl.config import KLConfig
 
 
 @click.command("kl", context_settings={"show_default": True})
 @options_of(KLConfig)
-@click.option(
-    "--output-dir",
-    type=click.Path(path_type=Path),
-    default=Path("runs/kl"),
-    help="Run directory.",
-)
-@click.option("--resume", is_flag=True, help="Go on with the run in the output directory.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@run_options("runs/kl")
 def command(
     output_dir: Path,
     resume: bool,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import click
@@ -42,6 +43,28 @@ def options_of(
             function = click.option(name, **options)(function)
         for name in reversed(arguments):
             function = click.argument(name)(function)
+        return function
+
+    return add
+
+
+def run_options(folder: str) -> Callable[[Command], Command]:
+    """``--output-dir``, ``--resume`` and ``--json`` of a command that runs in a directory.
+
+    Args:
+        folder: the directory by default.
+    """
+
+    def add(function: Command) -> Command:
+        path = click.Path(path_type=Path)
+        again = "Go on with the run in the output directory."
+        text = "One JSON object on stdout."
+        for option in (
+            click.option("--json", "as_json", is_flag=True, help=text),
+            click.option("--resume", is_flag=True, help=again),
+            click.option("--output-dir", type=path, default=Path(folder), help="Run directory."),
+        ):
+            function = option(function)
         return function
 
     return add
