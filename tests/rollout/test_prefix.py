@@ -269,7 +269,14 @@ def test_scores_do_not_depend_on_the_batches(batch_size):
     torch.testing.assert_close(torch.tensor(got), torch.tensor(want), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "ddp, unused", "fsdp2"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "ddp, unused",
+        pytest.param("ddp", marks=pytest.mark.slow),
+        pytest.param("fsdp2", marks=pytest.mark.slow),
+    ],
+)
 def test_processes_of_which_one_could_not_share(kind, tmp_path):
     """Each makes as many forward passes as the others: none waits for ever, none goes wrong."""
     script = Path(__file__).parent / "prefix_ranks.py"
