@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from equilign.evaluation.graphs import PromptGraph
+from equilign.evaluation.spread import spread
 from equilign.experiments.slhf import claims, page
 from equilign.experiments.slhf import tabular as tables
 from equilign.experiments.slhf.contestants import BASELINES, NASH, RLOO
@@ -251,6 +252,16 @@ def test_kappa_compares_the_seeds_that_both_have(made):
     more = np.concatenate([low.wins, 1.0 - low.wins[:1]])
     sweep = [Sweep(1.0, [0, 1, 2], more, [1.0] * 3), *results.sweep[1:]]
     assert claims.kappa_lowers(dataclasses.replace(results, sweep=sweep)).holds is True
+
+
+def test_one_seed_of_each_kappa_decides_nothing_and_says_what_it_has(made):
+    results = made(kappas={1.0: 0.7, 5.0: 0.6, 10.0: 0.55})
+    alone = [Sweep(s.kappa, s.seeds[:1], s.wins[:1], s.kl[:1]) for s in results.sweep]
+    found = claims.kappa_lowers(dataclasses.replace(results, sweep=alone))
+    assert found.holds is None
+    low, high = spread(alone[0].leader()).prompts
+    assert f"({low:.3f} to {high:.3f} over prompts, one seed)" in found.evidence
+    assert "inf" not in found.evidence
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.55, True), (0.05, False), (0.42, None)])
