@@ -59,3 +59,11 @@ def test_intervals_are_cut_to_the_range_of_the_quantity():
     assert found.both == found.seeds == (0.0, 1.0)
     assert found.value == pytest.approx(0.725)
     assert spread([[0.2, 0.4]], RATE).both == (0.0, 1.0)
+
+
+def test_of_one_seed_the_interval_over_prompts_is_told():
+    values = np.random.default_rng(0).random((3, 40))
+    several, alone = spread(values), spread(values[:1])
+    assert several.told == several.both != several.prompts
+    assert alone.told == alone.prompts
+    assert not np.isfinite(alone.both).any()

@@ -40,6 +40,11 @@ class Spread:
     both: Interval
     by_seed: tuple[float, ...]
 
+    @property
+    def told(self) -> Interval:
+        """What is shown: the interval over both; of one seed, that over prompts."""
+        return self.both if len(self.by_seed) > 1 else self.prompts
+
 
 def spread(
     values: np.ndarray | Sequence[Sequence[float]],

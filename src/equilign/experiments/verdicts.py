@@ -31,9 +31,8 @@ def all_of(verdicts: Iterable[bool | None]) -> bool | None:
 
 def said(found: Spread, digits: int = 3) -> str:
     """A mean with its interval over seeds and prompts; of one seed, over prompts alone."""
-    alone = len(found.by_seed) == 1
-    low, high = found.prompts if alone else found.both
-    note = " over prompts, one seed" if alone else ""
+    low, high = found.told
+    note = " over prompts, one seed" if len(found.by_seed) == 1 else ""
     return f"{found.value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f}{note})"
 
 

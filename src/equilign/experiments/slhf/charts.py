@@ -116,15 +116,16 @@ def kappa_charts(results: Results) -> list[LineChart]:
         ("Follower over start", [spread(s.follower(), RATE) for s in results.sweep]),
         ("Follower over its Leader", [spread(s.ahead(), RATE) for s in results.sweep]),
     ):
-        low, high = ([s.both[end] for s in values] for end in (0, 1))
+        low, high = ([s.told[end] for s in values] for end in (0, 1))
         lines.append(Line(label, x, [s.value for s in values], low, high))
     title = "Win rates against kappa"
+    of = "prompts; one seed" if len(results.sweep[0].seeds) == 1 else "seeds and prompts"
     return [
         LineChart(
             "kappa",
             title,
             "One model plays both; kappa is the weight of the Follower’s loss against the "
-            "Leader’s. Bands are 95 % intervals over seeds and prompts.",
+            f"Leader’s. Bands are 95 % intervals over {of}.",
             "kappa",
             "Win rate",
             lines,

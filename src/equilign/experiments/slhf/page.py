@@ -145,7 +145,7 @@ def _kappa_table(results: Results) -> Data:
         row: list[Cell] = [f"{s.kappa:g}", len(s.seeds), float(np.mean(s.kl))]
         for values in (s.leader(), s.follower(), s.ahead()):
             found = spread(values, RATE)
-            row += [found.value, *found.both]
+            row += [found.value, *found.told]
         rows.append(row)
     columns = ["kappa", "Seeds", "KL of the Leader (nats)", "Leader over start", "low", "high"]
     columns += ["Follower over start", "low ", "high ", "Follower over Leader", " low", " high"]
