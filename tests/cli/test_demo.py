@@ -150,7 +150,7 @@ MOMENTS = {
 }
 
 
-FAST = ("training of round 1", "writing a checkpoint")
+FAST = ("writing a checkpoint",)
 
 
 @pytest.mark.parametrize(
