@@ -36,6 +36,8 @@ from tests.rollout.test_scoring import (
     gradients,
     llama,
     make,
+    one_by_one,
+    same_gradients,
 )
 from tests.trainers.launch import start
 
@@ -85,14 +87,9 @@ def build(name, padded):
     return model.float() if padded and name in ("softcap", "bias", "bloom", "mpt") else model
 
 
-def plain(model, prompts=PROMPTS, answers=ANSWERS, temperature=0.7):
+def plain(model, prompts=PROMPTS, answers=ANSWERS):
     """Row after row, nothing padded, no cache."""
-    rows = []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        logits = model(input_ids=torch.tensor([[*prompt, *answer]]), use_cache=False).logits[0]
-        law = (logits[len(prompt) - 1 : -1] / temperature).log_softmax(-1)
-        rows.append(law[torch.arange(len(answer)), torch.tensor(answer)].double())
-    return rows
+    return [x.double() for x in one_by_one(model, 0.7, prompts, answers)]
 
 
 class Reads:
@@ -124,17 +121,12 @@ def test_values_and_gradients_are_those_of_the_plain_computation(name, one_run, 
     assert (len(reads.shapes) == 2) == one_run
     assert sum(n for n, _ in reads.shapes[1:]) == len(ANSWERS)
     assert mask.sum(1).tolist() == [len(a) for a in ANSWERS]
-    close = 1e-12 if model.dtype == torch.float64 and name not in LOOSE else 2e-5
+    close = 1e-12 if model.dtype == torch.float64 and name not in LOOSE else 5e-5
     torch.testing.assert_close(got[mask].double(), torch.cat(want), rtol=0, atol=close)
     assert (got[~mask] == 0).all()
     found = gradients(model, got[mask].double() @ weights)
-    assert found.keys() == wanted.keys()
-    for key, value in wanted.items():
-        scale = max(1.0, float(value.abs().max()))
-        # Norms compute in float32: sums of gradients in another order round otherwise.
-        torch.testing.assert_close(
-            found[key], value, rtol=0, atol=max(close, 1e-7) * scale, msg=key
-        )
+    # Norms compute in float32: sums of gradients in another order round otherwise.
+    same_gradients(found, wanted, max(close, 1e-7))
 
 
 @pytest.mark.parametrize("name", ["untied", "lora"])
@@ -244,8 +236,7 @@ def test_under_checkpointing_the_gradient_is_the_same():
     found = gradients(
         model, completion_logps(model, PROMPTS, ANSWERS, pad_id=0, temperature=0.7).sum()
     )
-    for key, value in wanted.items():
-        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-11, msg=key)
+    same_gradients(found, wanted, 1e-11)
 
 
 def test_batches_keep_a_prompt_s_completions_together():
